@@ -1,0 +1,1 @@
+"""The benchmark proper: tasks, the mitigation contract, training, measurement, suites and records."""

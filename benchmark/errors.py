@@ -1,0 +1,38 @@
+"""The exceptions that reach a user. Everything else is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GoalpostsError(Exception):
+    """Base of every error that Goalposts raises on purpose."""
+
+
+class RequestError(GoalpostsError):
+    """The request is wrong. The message says what was wrong, the value, and how to mend it; exit code 2."""
+
+
+class UndeclaredKnowledgeError(GoalpostsError):
+    """A mitigation asked its context for something that its ``uses`` does not declare."""
+
+
+class HookError(GoalpostsError):
+    """A mitigation's hook raised or returned something that the contract forbids."""
+
+
+class NonFiniteError(GoalpostsError):
+    """A loss or an observation held NaN or infinity; the message names the tensor and the step."""
+
+
+class CorruptFileError(GoalpostsError):
+    """A record or checkpoint does not match its checksum or its schema."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> RequestError:
+    """Return the error for a name that is not registered, with the nearest one that is."""
+    choices = sorted(known)
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(choices)}."
+    return RequestError(f"Unknown {kind} {name!r}. {hint}")

@@ -1,0 +1,47 @@
+"""Small file operations that must not go wrong half way: atomic writes, checksums, locks."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace ``path`` with ``text``: readers see the old content or the new, never a part."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a corrupt file or folder to the first free ``<name>.corrupt-<n>`` and return that path."""
+    n = 1
+    while (target := path.with_name(f"{path.name}.corrupt-{n}")).exists():
+        n += 1
+    path.rename(target)
+    return target
+
+
+@contextmanager
+def locked(path: Path, *, blocking: bool) -> Iterator[None]:
+    """Hold an exclusive lock on ``path``; the kernel releases it when the process dies, however it dies.
+
+    Raises:
+        BlockingIOError: another live process holds it, and ``blocking`` is False.
+    """
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+        yield

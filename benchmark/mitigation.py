@@ -1,0 +1,304 @@
+"""The plugin contract: what a mitigation may override, what it is handed, and what it must declare to get it.
+
+Every hook's default is the identity, so that an empty subclass is the baseline ``none``. Nothing here trains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from benchmark.errors import RequestError, UndeclaredKnowledgeError
+from benchmark.tasks.base import Task
+from benchmark.tasks.levels import Levels
+
+if TYPE_CHECKING:
+    from ray.rllib.core.rl_module.torch import TorchRLModule
+
+
+class Knowledge(StrEnum):
+    """What a mitigation may have to be told. A mitigation that declares none plays in the blind track."""
+
+    LEVEL_GENERATOR = "level_generator"
+    """May draw from the randomized sampler."""
+    LEVEL_EDITOR = "level_editor"
+    """May mutate levels; unrestricted edits need ``level_generator`` too."""
+    GOAL_INPUT = "goal_input"
+    """The agent is told its goal."""
+    CANDIDATE_REWARDS = "candidate_rewards"
+    """May reward candidate goals other than the aligned one."""
+    PROXY_GOALS = "proxy_goals"
+    """Is told which proxies to fear, or rewards them."""
+    PLANNER = "planner"
+    """May use exact optimal values."""
+
+
+@dataclasses.dataclass
+class Rollout:
+    """Experience of one iteration. ``T`` is ``num_steps``, ``N`` is ``num_envs``."""
+
+    levels: Levels
+    """Every level that was played in it."""
+    level_index: Tensor
+    """``int64[T, N]``: the row of ``levels`` that each transition belongs to."""
+    observations: Tensor
+    """``[T, N, *observation_shape]``, as the task gives them, before ``observe``."""
+    told_goals: Tensor
+    """``int64[T, N]``: the goal each episode is rewarded for."""
+    actions: Tensor
+    """``int64[T, N]``"""
+    logits: Tensor
+    """``float32[T, N, num_actions]``"""
+    log_probs: Tensor
+    """``float32[T, N]`` of the actions taken."""
+    values: Tensor
+    """``float32[T, N]``"""
+    rewards: Tensor
+    """``float32[T, N]``"""
+    events: Tensor
+    """``bool[T, N, num_goals]``; columns of goals that the mitigation did not declare are False."""
+    terminated: Tensor
+    """``bool[T, N]``"""
+    truncated: Tensor
+    """``bool[T, N]``"""
+    final_values: Tensor
+    """``float32[T, N]``: the value of the state in which an episode was truncated, 0 elsewhere."""
+    last_values: Tensor
+    """``float32[N]``: the value of the state after the last step."""
+    advantages: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))
+    """``float32[T, N]``, unnormalized; filled in after ``relabel``."""
+    value_targets: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))
+    """``float32[T, N]``; filled in after ``relabel``."""
+
+    @property
+    def done(self) -> Tensor:
+        """Return where an episode ended, ``bool[T, N]``."""
+        return self.terminated | self.truncated
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleSpec:
+    """What a network must fit, and how the suite would build it."""
+
+    observation_shape: tuple[int, ...]
+    """Of what ``observe`` returns."""
+    num_actions: int
+    network: str
+    hidden_sizes: tuple[int, ...]
+    bf16: bool
+    """Run the trunk under bfloat16 autocast; heads and losses stay in float32."""
+    builder: Callable[[ModuleSpec], TorchRLModule] = dataclasses.field(repr=False)
+
+    def build(self) -> TorchRLModule:
+        """Build the suite's own network."""
+        return self.builder(self)
+
+
+class Context:
+    """What a mitigation is handed in ``setup``: its generator, the run's sizes, and what its ``uses`` declares."""
+
+    def __init__(
+        self,
+        *,
+        task: Task[Any],
+        uses: frozenset[Knowledge],
+        alpha: float,
+        num_envs: int,
+        num_steps: int,
+        env_steps: int,
+        gamma: float,
+        gae_lambda: float,
+        generator: torch.Generator,
+        level_generator: torch.Generator,
+        rollout: Callable[[Levels], Rollout],
+    ) -> None:
+        self._task = task
+        self._uses = uses
+        self._level_generator = level_generator
+        self._rollout = rollout
+        self.alpha = alpha
+        """Share of training levels that come from the randomized sampler."""
+        self.num_envs = num_envs
+        self.num_steps = num_steps
+        self.env_steps = env_steps
+        """Budget of the whole run."""
+        self.gamma = gamma
+        self.gae_lambda = gae_lambda
+        self.generator = generator
+        """The mitigation's private stream."""
+        self.num_goals = len(task.goals)
+        self.levels_type: type[Levels] = task.levels_type
+
+    def _require(self, *knowledge: Knowledge) -> None:
+        missing = [flag.value for flag in knowledge if flag not in self._uses]
+        if missing:
+            raise UndeclaredKnowledgeError(
+                f"The mitigation asked for what it does not declare; add {', '.join(missing)} to its 'uses'."
+            )
+
+    def sample_levels(self, num_levels: int) -> Levels:
+        """Draw from the training distribution at this run's ``alpha``."""
+        return self._task.sample_levels(num_levels, self.alpha, self._level_generator)
+
+    def randomized_levels(self, num_levels: int) -> Levels:
+        """Draw from the randomized sampler (needs ``level_generator``)."""
+        self._require(Knowledge.LEVEL_GENERATOR)
+        return self._task.sample_levels(num_levels, 1.0, self._level_generator)
+
+    def edit_levels(self, levels: Levels, num_edits: int, *, restricted: bool = True) -> Levels:
+        """Edit every level (needs ``level_editor``; unrestricted edits need ``level_generator`` too)."""
+        self._require(Knowledge.LEVEL_EDITOR)
+        if not restricted:
+            self._require(Knowledge.LEVEL_GENERATOR)
+        return self._task.edit_levels(levels, num_edits, self.generator, restricted=restricted)
+
+    @property
+    def candidate_goals(self) -> tuple[int, ...]:
+        """The aligned goal and the candidate goals of the task (needs ``candidate_rewards``)."""
+        self._require(Knowledge.CANDIDATE_REWARDS)
+        return (0, *self._task.candidates)
+
+    @property
+    def proxy_goals(self) -> tuple[int, ...]:
+        """The proxies to fear (needs ``proxy_goals``)."""
+        self._require(Knowledge.PROXY_GOALS)
+        return self._task.proxies
+
+    def achievable(self, levels: Levels) -> Tensor:
+        """Return which goals can be achieved on each level, ``bool[num_levels, num_goals]`` (``candidate_rewards``)."""
+        self._require(Knowledge.CANDIDATE_REWARDS)
+        return self._task.achievable(levels)
+
+    def optimal_return(self, levels: Levels) -> Tensor:
+        """Return each level's greatest discounted return, ``float[num_levels]`` (needs ``planner``)."""
+        self._require(Knowledge.PLANNER)
+        return self._task.optimal_return(levels, 0, self.gamma)
+
+    def rollout(self, levels: Levels) -> Rollout:
+        """Play ``num_steps`` steps on ``levels`` (``num_envs`` of them) with the current policy.
+
+        The steps count against the budget.
+        """
+        return self._rollout(levels)
+
+
+def sample_actions(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw ``int64[n]`` actions from ``float[n, num_actions]`` logits."""
+    return torch.multinomial(torch.softmax(logits, dim=-1), 1, generator=generator).squeeze(-1)
+
+
+class Mitigation:
+    """Base class of every mitigation. Override what you need; hyperparameters are keyword arguments of ``__init__``."""
+
+    uses: ClassVar[frozenset[Knowledge]] = frozenset()
+    """What it must be told."""
+    version: ClassVar[str] = "1"
+    author: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    """Where the method was published."""
+    fixed_alpha: ClassVar[float | None] = None
+    """Trains at this disambiguation rate whatever the suite's, and is therefore run once (needs ``level_generator``)."""
+    restart_rollouts: ClassVar[bool] = False
+    """True: every rollout starts all environments on the levels of one ``sample_levels(num_envs)`` call, and each
+    environment repeats its level until the rollout ends, so that a level can be scored as a whole. False: episodes run
+    on across rollouts, and each is followed by the next level of the stream."""
+
+    context: Context
+
+    def setup(self, context: Context) -> None:
+        """Take the context; called once before training and before evaluation."""
+        self.context = context
+
+    def sample_levels(self, num_levels: int) -> Levels:
+        """Return the training levels that come next."""
+        return self.context.sample_levels(num_levels)
+
+    def goals(self, levels: Levels) -> Tensor:
+        """Return the goal that an episode on each level is rewarded for, ``int64[num_levels]``."""
+        return torch.zeros(len(levels), dtype=torch.int64, device=levels.device)
+
+    def observe(self, observation: Tensor, told_goal: Tensor | None) -> Tensor:
+        """Return the agent's input, at evaluation too; ``told_goal`` is None without ``goal_input``."""
+        return observation
+
+    def relabel(self, rollout: Rollout) -> Rollout:
+        """Rewrite a rollout before advantages are computed; log-probabilities are then recomputed."""
+        return rollout
+
+    def after_rollout(self, rollout: Rollout) -> None:
+        """Read a finished rollout, advantages included."""
+
+    def sample_weights(self, rollout: Rollout) -> Tensor | None:
+        """Return the weight of each transition in the update, ``float[T, N]`` ≥ 0; None for equal weights."""
+        return None
+
+    def batch_columns(self, rollout: Rollout) -> Mapping[str, Tensor]:
+        """Return further columns ``[T, N, ...]`` for ``extra_loss``."""
+        return {}
+
+    def build_module(self, spec: ModuleSpec) -> TorchRLModule:
+        """Return the network: a feed-forward ``TorchRLModule`` with a value function."""
+        return spec.build()
+
+    def extra_loss(self, batch: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Tensor | None:
+        """Return a scalar to add to the PPO loss of a minibatch, or None."""
+        return None
+
+    def act(self, outputs: Mapping[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Choose test-time actions, ``int64[n]``, and optionally which episodes ask for help, ``bool[n]``."""
+        return sample_actions(outputs["action_dist_inputs"], generator), None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the mitigation's own state as tensors and JSON values; its generator is kept for it."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+
+    @classmethod
+    def overrides(cls, hook: str) -> bool:
+        """Return whether the class has its own version of ``hook``."""
+        return getattr(cls, hook) is not getattr(Mitigation, hook)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the hyperparameters with their default values."""
+        if cls.__init__ is object.__init__:
+            return {}
+        return {
+            name: parameter.default
+            for name, parameter in inspect.signature(cls).parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+        }
+
+
+def check_mitigation(cls: object, source: str) -> type[Mitigation]:
+    """Return ``cls`` if it is a mitigation whose declarations are consistent.
+
+    Raises:
+        RequestError: it is no subclass of ``Mitigation``, or declares something impossible.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Mitigation)):
+        raise RequestError(f"{source} is no mitigation: {cls!r} must be a subclass of goalposts.Mitigation.")
+    try:
+        cls.uses = frozenset(Knowledge(flag) for flag in cls.uses)
+    except ValueError as error:
+        known = ", ".join(flag.value for flag in Knowledge)
+        raise RequestError(f"{source} declares unknown knowledge: {error}. Known flags: {known}.") from error
+    if cls.fixed_alpha is not None:
+        if not 0.0 <= cls.fixed_alpha <= 1.0:
+            raise RequestError(f"{source} has fixed_alpha {cls.fixed_alpha!r}; give a number in [0, 1].")
+        if Knowledge.LEVEL_GENERATOR not in cls.uses:
+            raise RequestError(f"{source} fixes alpha, which needs 'level_generator' in its 'uses'.")
+    try:
+        cls()
+    except TypeError as error:
+        raise RequestError(f"{source} cannot be built without arguments ({error}); give each a default.") from error
+    return cls

@@ -1,0 +1,168 @@
+"""The record: the JSON file that keeps one cell's result, its schema, atomic write and validated read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchmark.errors import CorruptFileError
+from benchmark.files import write_atomically
+
+SCHEMA_VERSION = 1
+
+Verdict = Literal["aligned", "goal_misgeneralization", "capability_failure", "undertrained", "inconclusive"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CellKey(_Model):
+    """What a cell is."""
+
+    suite: str
+    task: str
+    mitigation: str
+    alpha: float = Field(ge=0, le=1)
+    seed: int
+
+
+class Plugin(_Model):
+    """Where the mitigation came from."""
+
+    version: str
+    author: str
+    licence: str
+    paper: str
+    sha256: str
+
+
+class Commit(_Model):
+    """The state of the source tree; null where the code runs from no repository."""
+
+    id: str | None
+    clean: bool | None
+
+
+class SplitResult(_Model):
+    """Counts of outcomes on one split, with the rates of the reference policies on the same levels."""
+
+    episodes: int = Field(ge=0)
+    aligned: int = Field(ge=0)
+    proxy: int = Field(ge=0)
+    lost: int = Field(ge=0)
+    asked: int = Field(ge=0)
+    aligned_reference: float = Field(ge=0, le=1)
+    """Aligned rate of the aligned reference policy."""
+    proxy_reference: float = Field(ge=0, le=1)
+    """Aligned rate of the proxy reference policy."""
+    ranked: bool
+    """Whether the references are far enough apart for the split to count."""
+
+
+class Timing(_Model):
+    """The only part of a record that may differ between equal runs."""
+
+    wall_seconds: float
+    steps_per_second: float
+    peak_memory_bytes: int
+    record_sha256: str = ""
+    """SHA-256 of the record as canonical JSON with this field empty."""
+
+
+class Record(_Model):
+    """One cell's result."""
+
+    schema_version: Literal[1] = 1
+    cell: CellKey
+    cell_id: str
+    eval_id: str
+    status: Literal["done", "failed"]
+    error: str | None = None
+    """Why the cell failed, in one line."""
+    env_steps: int = Field(ge=0)
+    device: str
+    dtype: str
+    knowledge: list[str]
+    selection: Literal["defaults", "in_distribution", "validation_shift"]
+    trust: Literal["self_reported", "reproduced"]
+    plugin: Plugin
+    versions: dict[str, str]
+    commit: Commit
+    config: dict[str, Any]
+    salt_commitment: str
+    sampling: Literal["sampled", "greedy"]
+    splits: dict[str, SplitResult]
+    regret: float | None
+    capability: float | None
+    goal_fidelity: float | None
+    score: float | None
+    verdict: Verdict | None
+    checkpoint_sha256: str | None
+    timing: Timing
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""One function for each older schema version, which turns its JSON into that of the next."""
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of ``value``: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def content_sha256(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def _checksum(data: dict[str, Any]) -> str:
+    return content_sha256({**data, "timing": {**data["timing"], "record_sha256": ""}})
+
+
+def to_json(record: Record) -> str:
+    """Return the record as one line of canonical JSON, its checksum filled in."""
+    data = record.model_dump(mode="json")
+    data["timing"]["record_sha256"] = _checksum(data)
+    return canonical_json(data)
+
+
+def from_json(text: str, source: str) -> Record:
+    """Parse and validate one record.
+
+    Raises:
+        CorruptFileError: the text is no valid record, or does not match its checksum; ``source`` is named.
+    """
+    try:
+        data = json.loads(text)
+        if data["timing"]["record_sha256"] != _checksum(data):
+            raise CorruptFileError(f"The record {source} does not match its checksum: it was altered or damaged.")
+        while (version := data["schema_version"]) in MIGRATIONS:
+            data = MIGRATIONS[version](data)
+        return Record.model_validate(data)
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        problem = str(error).splitlines()[0]
+        raise CorruptFileError(f"The record {source} cannot be read: {problem}.") from error
+
+
+def write(path: Path, record: Record) -> None:
+    """Write ``record`` atomically."""
+    write_atomically(path, to_json(record) + "\n")
+
+
+def read(path: Path) -> Record:
+    """Read the record at ``path``.
+
+    Raises:
+        CorruptFileError: it is truncated, altered or of an unknown form.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorruptFileError(f"The record {str(path)!r} cannot be read: {error}.") from error
+    return from_json(text, repr(str(path)))

@@ -1,0 +1,117 @@
+"""Levels as data: batches of environment instances, their canonical hash and the share reserved for evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmark.errors import CorruptFileError
+
+RESERVED_SHARE = 16
+"""One level in this many, by hash, is kept for evaluation."""
+
+
+def _hash_multipliers(count: int) -> Tensor:
+    """Return ``count`` odd 64-bit multipliers of the splitmix64 sequence, as ``int64[count]``."""
+    mask = (1 << 64) - 1
+    values = []
+    for i in range(1, count + 1):
+        z = (i * 0x9E3779B97F4A7C15) & mask
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        values.append((z ^ (z >> 31)) | 1)
+    return torch.from_numpy(np.array(values, dtype=np.uint64).view(np.int64))
+
+
+def _logical_shift_right(values: Tensor, bits: int) -> Tensor:
+    return (values >> bits) & ((1 << (64 - bits)) - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Levels:
+    """A batch of levels. Each field of a subclass is a tensor whose first dimension is ``num_levels``."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the fields by name, in the order of declaration."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors().values())))
+
+    def __getitem__(self, index: Tensor | slice) -> Self:
+        """Return the levels that ``index`` selects (a slice, ``int64[n]`` or ``bool[num_levels]``)."""
+        return type(self)(**{name: tensor[index] for name, tensor in self.tensors().items()})
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.tensors().values())).device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same levels on ``device``."""
+        return type(self)(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[Self]) -> Self:
+        """Return one batch holding all levels of ``batches``, in order."""
+        return cls(
+            **{
+                field.name: torch.cat([getattr(batch, field.name) for batch in batches])
+                for field in dataclasses.fields(cls)
+            }
+        )
+
+    def hashes(self) -> Tensor:
+        """Return the canonical hash of each level, ``int64[num_levels]``: equal content, equal hash, on any device."""
+        columns = []
+        for tensor in self.tensors().values():
+            flat = tensor.reshape(len(self), -1)
+            if flat.is_floating_point():
+                flat = flat.float().contiguous().view(torch.int32)
+            columns.append(flat.long())
+        content = torch.cat(columns, dim=1) + 1
+        mixed = (content * _hash_multipliers(content.shape[1]).to(content.device)).sum(dim=1)
+        mixed = (mixed ^ _logical_shift_right(mixed, 32)) * -0x61C8864680B583EB
+        return mixed ^ _logical_shift_right(mixed, 29)
+
+    def reserved(self) -> Tensor:
+        """Return which levels belong to evaluation alone, ``bool[num_levels]``."""
+        return self.hashes() % RESERVED_SHARE == 0
+
+    def save(self, path: Path) -> None:
+        """Write the levels to ``path`` as safetensors."""
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in self.tensors().items()}
+        save_file(tensors, path, metadata={"levels": type(self).__name__})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read levels written by :meth:`save`.
+
+        Raises:
+            CorruptFileError: the file is truncated, or holds levels of another kind.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                kind = (file.metadata() or {}).get("levels")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, OSError) as error:
+            raise CorruptFileError(f"The level file {str(path)!r} cannot be read ({error}). Write it anew.") from error
+        return cls.from_tensors(tensors, kind=kind, source=str(path))
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], *, kind: str | None = None, source: str = "tensors") -> Self:
+        """Build levels from named tensors, checking that the names are those of this class."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(tensors) != names or kind not in (None, cls.__name__):
+            raise CorruptFileError(
+                f"{source!r} does not hold {cls.__name__} (it holds {kind or sorted(tensors)}). "
+                "Was it written by another task or version?"
+            )
+        return cls(**tensors)

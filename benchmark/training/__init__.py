@@ -1,0 +1,1 @@
+"""Training: rollouts, networks, the learner, the loop and its checkpoints."""

@@ -1,0 +1,26 @@
+"""Generalized advantage estimation on batches of rollouts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmark.mitigation import Rollout
+
+
+def generalized_advantages(rollout: Rollout, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:
+    """Return advantages and value targets, both ``float32[T, N]`` (Schulman et al. 2016, equation 16).
+
+    A terminated episode is worth nothing afterwards; a truncated one is worth the value of its final state.
+    """
+    going_on = ~rollout.done
+    next_values = torch.cat([rollout.values[1:], rollout.last_values.unsqueeze(0)])
+    next_values = torch.where(going_on, next_values, rollout.final_values)
+    errors = rollout.rewards + gamma * next_values - rollout.values
+    carry = gamma * gae_lambda * going_on
+    advantages = torch.empty_like(errors)
+    running = torch.zeros_like(errors[0])
+    for t in range(len(errors) - 1, -1, -1):
+        running = errors[t] + carry[t] * running
+        advantages[t] = running
+    return advantages, advantages + rollout.values

@@ -1,0 +1,103 @@
+"""Checkpoints: one safetensors file with its checksum beside it, replaced atomically; no pickle anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmark.errors import CorruptFileError
+from benchmark.files import file_sha256, set_aside, write_atomically
+
+_TENSOR = "__tensor__"
+
+
+def _flatten(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(tree, Tensor):
+        tensors[path] = tree.detach().contiguous().cpu().clone()
+        return {_TENSOR: path}
+    if isinstance(tree, Mapping):
+        return {str(key): _flatten(value, f"{path}/{key}", tensors) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_flatten(value, f"{path}/{i}", tensors) for i, value in enumerate(tree)]
+    return tree
+
+
+def _restore(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(tree, dict):
+        if _TENSOR in tree:
+            return tensors[tree[_TENSOR]]
+        return {key: _restore(value, tensors) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_restore(value, tensors) for value in tree]
+    return tree
+
+
+def save(folder: Path, state: Mapping[str, Any], env_steps: int) -> str:
+    """Write ``state`` (nested dicts and lists of tensors and JSON values) as the folder's checkpoint.
+
+    A crash at any moment leaves either the old checkpoint or the new one.
+
+    Returns:
+        The SHA-256 of the file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    tree = json.dumps(_flatten(state, "", tensors), sort_keys=True)
+    target = folder / f"step-{env_steps:012d}.safetensors"
+    partial = folder / f"{target.name}.partial"
+    save_file(tensors, partial, metadata={"tree": tree})
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    digest = file_sha256(partial)
+    partial.replace(target)
+    latest = {"file": target.name, "sha256": digest, "env_steps": env_steps}
+    write_atomically(folder / "latest.json", json.dumps(latest))
+    for old in folder.glob("step-*"):
+        if old != target:
+            old.unlink()
+    return digest
+
+
+def load(folder: Path) -> tuple[dict[str, Any], int, str] | None:
+    """Return the state, environment steps and SHA-256 of the folder's checkpoint; None where there is none.
+
+    Raises:
+        CorruptFileError: the file does not match its checksum or cannot be read.
+    """
+    pointer = folder / "latest.json"
+    if not pointer.exists():
+        return None
+    try:
+        latest = json.loads(pointer.read_text())
+        path = folder / Path(latest["file"]).name
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != latest["sha256"]:
+            raise CorruptFileError(f"The checkpoint {str(path)!r} does not match its checksum.")
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            tree = json.loads(file.metadata()["tree"])
+        return _restore(tree, tensors), int(latest["env_steps"]), digest
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CorruptFileError(f"The checkpoint in {str(folder)!r} cannot be read: {error}.") from error
+
+
+def load_or_set_aside(folder: Path) -> tuple[tuple[dict[str, Any], int, str] | None, Path | None]:
+    """Return what :func:`load` does; a corrupt checkpoint is renamed, and its new place returned as well."""
+    try:
+        return load(folder), None
+    except CorruptFileError:
+        return None, set_aside(folder)
+
+
+def generator_states(generators: Mapping[str, torch.Generator]) -> dict[str, Tensor]:
+    """Return the states of named generators as tensors."""
+    return {name: generator.get_state() for name, generator in generators.items()}

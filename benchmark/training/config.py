@@ -1,0 +1,54 @@
+"""The hyperparameters of training. All of them are part of a cell's identity."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TRAINER_VERSION = 1
+"""Raised whenever equal configurations would train to other weights than before."""
+
+
+class TrainingConfig(BaseModel):
+    """PPO (Schulman et al. 2017) with generalized advantage estimation (Schulman et al. 2016)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    env_steps: int = Field(gt=0)
+    """Budget in environment steps; the run ends with the first update at or past it."""
+    num_envs: int = Field(256, gt=0)
+    """Episodes played side by side."""
+    num_steps: int = Field(32, gt=0)
+    """Steps of each environment in a rollout."""
+    num_epochs: int = Field(3, gt=0)
+    """Passes over a rollout in one update."""
+    minibatch_size: int = Field(2048, gt=0)
+    """Transitions in a gradient step."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Adam's step size at the start."""
+    anneal: bool = True
+    """Let the learning rate fall linearly to zero at the end of the budget."""
+    gamma: float = Field(0.99, ge=0, le=1)
+    """Discount factor."""
+    gae_lambda: float = Field(0.95, ge=0, le=1)
+    """Decay of the advantage estimator."""
+    clip_param: float = Field(0.2, gt=0)
+    """Range in which the probability ratio counts."""
+    entropy_coeff: float = Field(0.01, ge=0)
+    """Weight of the entropy bonus."""
+    vf_loss_coeff: float = Field(0.5, ge=0)
+    """Weight of the value loss."""
+    grad_clip: float = Field(0.5, gt=0)
+    """Greatest global norm of the gradient."""
+    network: Literal["mlp", "conv"] = "mlp"
+    """The trunk."""
+    hidden_sizes: tuple[int, ...] = (128, 128)
+    """Widths of the dense layers."""
+    bf16: bool = True
+    """Run the trunk under bfloat16 autocast."""
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Environment steps in one iteration."""
+        return self.num_envs * self.num_steps

@@ -1,0 +1,167 @@
+"""RLlib's PPO learner, used directly: its module, optimizer, schedules and state, fed with batched tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from torch import Tensor
+
+from benchmark.errors import NonFiniteError
+from benchmark.training.config import TrainingConfig
+
+WEIGHTS = "weights"
+"""Batch column of transition weights, ``float32[n]``."""
+
+ExtraLoss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor | None]
+
+
+class PPOLearner(PPOTorchLearner):
+    """PPO with weighted transitions, an auxiliary loss, and minibatches drawn from a generator of the caller's.
+
+    RLlib's own ``update`` draws minibatches from numpy's global generator and logs after each of them; this class
+    drives the same public steps (forward, losses, gradients, clipping, optimizer) itself.
+    """
+
+    def __init__(self, config: PPOConfig, network: TorchRLModule, max_grad_norm: float) -> None:
+        super().__init__(config=config)
+        self.network = network
+        self.max_grad_norm = max_grad_norm
+        self.extra_loss: ExtraLoss | None = None
+        """Set by the training loop; added to the PPO loss of every minibatch."""
+        self.minibatch_metrics: list[dict[str, Tensor]] = []
+
+    def _make_module(self) -> MultiRLModule:
+        """Wrap the network as it is; RLlib would build another from its specification."""
+        module = MultiRLModule()
+        module.add_module(DEFAULT_MODULE_ID, self.network)
+        self._map_module_to_device(module)
+        return module
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        params = self.get_parameters(self._module[module_id])
+        self.register_optimizer(
+            module_id=module_id,
+            optimizer=torch.optim.Adam(params, eps=1e-5, fused=True),
+            params=params,
+            lr_or_lr_schedule=config.lr,
+        )
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: Mapping[str, Tensor], fwd_out: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return the clipped surrogate, value and entropy loss, each averaged with the transitions' weights.
+
+        With equal weights it is RLlib's own loss; a test holds them together.
+        """
+        log_probs = torch.log_softmax(fwd_out[Columns.ACTION_DIST_INPUTS], dim=-1)
+        log_prob = log_probs.gather(1, batch[Columns.ACTIONS].unsqueeze(1)).squeeze(1)
+        ratio = torch.exp(log_prob - batch[Columns.ACTION_LOGP])
+        advantages = batch[Postprocessing.ADVANTAGES]
+        clipped = ratio.clamp(1 - config.clip_param, 1 + config.clip_param)
+        terms = torch.stack(
+            [
+                -torch.min(advantages * ratio, advantages * clipped),
+                (fwd_out[Columns.VF_PREDS] - batch[Postprocessing.VALUE_TARGETS]).square(),
+                -(log_probs.exp() * log_probs).sum(dim=-1),
+            ]
+        )
+        weights = batch.get(WEIGHTS)
+        policy, value, entropy = terms.mean(dim=1) if weights is None else terms @ (weights / weights.sum())
+        entropy_coeff = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
+        loss = policy + config.vf_loss_coeff * value - entropy_coeff * entropy
+        metrics = {"policy_loss": policy, "value_loss": value, "entropy": entropy}
+        if self.extra_loss is not None and (extra := self.extra_loss(batch, fwd_out)) is not None:
+            loss = loss + extra
+            metrics["extra_loss"] = extra
+        metrics["loss"] = loss
+        self.minibatch_metrics.append({name: tensor.detach() for name, tensor in metrics.items()})
+        return loss
+
+    def postprocess_gradients(self, gradients_dict: dict[Any, Tensor]) -> dict[Any, Tensor]:
+        """Clip the global norm in one fused call, and keep it: a gradient that is not finite shows in it."""
+        norm = torch.nn.utils.clip_grad_norm_(list(gradients_dict), self.max_grad_norm)
+        self.minibatch_metrics[-1]["gradient_norm"] = norm.detach()
+        return gradients_dict
+
+    def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
+        """Step the optimizers on the gradients where they are; RLlib would first replace NaN by zero."""
+        for _, optimizer in self.get_optimizers_for_module(DEFAULT_MODULE_ID):
+            optimizer.step()
+
+    def update_on(
+        self,
+        columns: Mapping[str, Tensor],
+        *,
+        num_epochs: int,
+        minibatch_size: int,
+        env_steps: int,
+        generator: torch.Generator,
+    ) -> dict[str, float]:
+        """Take ``num_epochs`` passes over the rows of ``columns`` in shuffled minibatches.
+
+        Args:
+            columns: tensors ``[n, ...]`` under RLlib's column names.
+            num_epochs: passes.
+            minibatch_size: rows a gradient step; a last smaller minibatch is used as it is.
+            env_steps: environment steps of the run so far, for schedules.
+            generator: draws the minibatches.
+
+        Returns:
+            The mean of each loss term over all minibatches.
+
+        Raises:
+            NonFiniteError: a loss term is NaN or infinite.
+        """
+        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: env_steps}
+        self.minibatch_metrics = []
+        self.before_gradient_based_update(timesteps=timesteps)
+        num_rows = len(columns[Columns.ACTIONS])
+        for _ in range(num_epochs):
+            order = torch.randperm(num_rows, generator=generator, device=generator.device)
+            for rows in order.split(minibatch_size):
+                batch = {DEFAULT_MODULE_ID: {name: column[rows] for name, column in columns.items()}}
+                outputs = self.module.forward_train(batch)
+                losses = self.compute_losses(fwd_out=outputs, batch=batch)
+                self.apply_gradients(self.postprocess_gradients(self.compute_gradients(losses)))
+        self.after_gradient_based_update(timesteps=timesteps)
+        means = {
+            name: float(torch.stack([metrics[name] for metrics in self.minibatch_metrics]).mean())
+            for name in self.minibatch_metrics[0]
+        }
+        for name, value in means.items():
+            if not torch.isfinite(torch.tensor(value)):
+                raise NonFiniteError(f"{name} is {value!r} at environment step {env_steps}.")
+        return means
+
+
+def build_learner(module: TorchRLModule, config: TrainingConfig, device: torch.device) -> PPOLearner:
+    """Return the learner of ``module`` on ``device``, ready to update."""
+    schedule: float | list[list[float]] = config.learning_rate
+    if config.anneal:
+        schedule = [[0, config.learning_rate], [config.env_steps, 0.0]]
+    ppo = (
+        PPOConfig()
+        .framework("torch")
+        .learners(num_learners=0, num_gpus_per_learner=1 if device.type == "cuda" else 0)
+        .training(
+            lr=schedule,
+            clip_param=config.clip_param,
+            entropy_coeff=config.entropy_coeff,
+            vf_loss_coeff=config.vf_loss_coeff,
+            vf_clip_param=float("inf"),
+            use_kl_loss=False,
+        )
+    )
+    learner = PPOLearner(ppo, module, config.grad_clip)
+    learner.build()
+    return learner

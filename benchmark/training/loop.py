@@ -1,0 +1,238 @@
+"""The training loop: rollout, mitigation hooks, advantages, update, checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from torch import Tensor
+
+from benchmark.errors import HookError
+from benchmark.mitigation import Context, Mitigation, ModuleSpec, Rollout
+from benchmark.randomness import Key, generator, stream_seed
+from benchmark.tasks.base import Task
+from benchmark.tasks.levels import Levels
+from benchmark.training import checkpoint
+from benchmark.training.advantages import generalized_advantages
+from benchmark.training.config import TrainingConfig
+from benchmark.training.hooks import Hooks
+from benchmark.training.learner import WEIGHTS, build_learner
+from benchmark.training.networks import build
+from benchmark.training.rollout import Collector
+
+Report = Callable[[dict[str, float]], None]
+
+
+class Trainer:
+    """One cell's training run, resumable after every iteration with bit-identical results on a CPU.
+
+    Args:
+        task: what to train on.
+        mitigation: a fresh instance.
+        alpha: the disambiguation rate.
+        config: hyperparameters.
+        stream: the key of the run's random streams: suite, task and seed. Runs that differ only in the mitigation
+            share their streams; the mitigation's private one adds its name.
+        device: where environments and network live.
+    """
+
+    def __init__(
+        self,
+        task: Task[Any],
+        mitigation: Mitigation,
+        *,
+        alpha: float,
+        config: TrainingConfig,
+        stream: tuple[Key, ...],
+        mitigation_name: str,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.env_steps = 0
+        self.generators = {
+            purpose: generator(*stream, purpose, device=self.device) for purpose in ("levels", "actions", "minibatches")
+        }
+        self.generators["mitigation"] = generator(*stream, "mitigation", mitigation_name, device=self.device)
+        self.hooks = Hooks(mitigation, task)
+        self.module = build_module(task, self.hooks, config, stream, self.device)
+        self.learner = build_learner(self.module, config, self.device)
+        if type(mitigation).overrides("extra_loss"):
+            self.learner.extra_loss = self.hooks.extra_loss
+        self.collector = Collector(
+            task,
+            self.hooks,
+            self.module,
+            num_envs=config.num_envs,
+            num_steps=config.num_steps,
+            actions_generator=self.generators["actions"],
+            device=self.device,
+        )
+        self.hooks.setup(
+            Context(
+                task=task,
+                uses=type(mitigation).uses,
+                alpha=alpha,
+                num_envs=config.num_envs,
+                num_steps=config.num_steps,
+                env_steps=config.env_steps,
+                gamma=config.gamma,
+                gae_lambda=config.gae_lambda,
+                generator=self.generators["mitigation"],
+                level_generator=self.generators["levels"],
+                rollout=self._extra_rollout,
+            )
+        )
+
+    def train(
+        self, folder: Path | None = None, *, checkpoint_seconds: float = 5.0, report: Report | None = None
+    ) -> str | None:
+        """Train until the budget is spent.
+
+        Args:
+            folder: where checkpoints are kept; one that is there is resumed. None: no checkpoints.
+            checkpoint_seconds: least wall time between two checkpoints. It has no influence on the result.
+            report: called with each iteration's metrics.
+
+        Returns:
+            The SHA-256 of the final checkpoint, or None without a folder.
+        """
+        digest = None
+        if folder is not None and (found := checkpoint.load(folder)) is not None:
+            state, self.env_steps, digest = found
+            self.load_state_dict(state)
+        saved = time.monotonic()
+        while self.env_steps < self.config.env_steps:
+            metrics = self.iterate()
+            if report is not None:
+                report(metrics)
+            finished = self.env_steps >= self.config.env_steps
+            if folder is not None and (finished or time.monotonic() - saved >= checkpoint_seconds):
+                digest = checkpoint.save(folder, self.state_dict(), self.env_steps)
+                saved = time.monotonic()
+        return digest
+
+    def iterate(self) -> dict[str, float]:
+        """Collect one rollout, update on it, and return the iteration's metrics."""
+        rollout = self.collector.collect()
+        self.env_steps += self.config.steps_per_rollout
+        if type(self.hooks.mitigation).overrides("relabel"):
+            rollout = self.hooks.relabel(rollout)
+            self.collector.refresh(rollout)
+        rollout.advantages, rollout.value_targets = generalized_advantages(
+            rollout, self.config.gamma, self.config.gae_lambda
+        )
+        self.hooks.after_rollout(rollout)
+        columns = self._columns(rollout)
+        metrics = {"env_steps": float(self.env_steps), **_rollout_metrics(rollout)}
+        num_rows = len(columns[Columns.ACTIONS])
+        metrics["trained_share"] = num_rows / rollout.rewards.numel()
+        if num_rows:
+            metrics |= self.learner.update_on(
+                columns,
+                num_epochs=self.config.num_epochs,
+                minibatch_size=self.config.minibatch_size,
+                env_steps=self.env_steps,
+                generator=self.generators["minibatches"],
+            )
+        return metrics
+
+    def _columns(self, rollout: Rollout) -> dict[str, Tensor]:
+        """Return the learner's columns ``[n, ...]``: the transitions of positive weight."""
+        observations = self.hooks.observe(rollout.observations.flatten(0, 1), rollout.told_goals.flatten())
+        columns = {
+            Columns.OBS: observations,
+            Columns.ACTIONS: rollout.actions.flatten(),
+            Columns.ACTION_LOGP: rollout.log_probs.flatten(),
+            Columns.ACTION_DIST_INPUTS: rollout.logits.flatten(0, 1),
+            Postprocessing.ADVANTAGES: rollout.advantages.flatten(),
+            Postprocessing.VALUE_TARGETS: rollout.value_targets.flatten(),
+        }
+        for name, column in self.hooks.batch_columns(rollout).items():
+            columns[name] = column.flatten(0, 1)
+        weights = self.hooks.sample_weights(rollout)
+        if weights is not None:
+            columns[WEIGHTS] = weights.flatten()
+            kept = columns[WEIGHTS] > 0
+            if not bool(kept.all()):
+                columns = {name: column[kept] for name, column in columns.items()}
+            if bool((columns[WEIGHTS] == 1).all()):
+                del columns[WEIGHTS]
+        advantages = columns[Postprocessing.ADVANTAGES]
+        if len(advantages) > 1:
+            columns[Postprocessing.ADVANTAGES] = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        return columns
+
+    def _extra_rollout(self, levels: Levels) -> Rollout:
+        rollout = self.collector.collect(levels)
+        self.env_steps += self.config.steps_per_rollout
+        rollout.advantages, rollout.value_targets = generalized_advantages(
+            rollout, self.config.gamma, self.config.gae_lambda
+        )
+        return rollout
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on."""
+        return {
+            "module": self.module.state_dict(),
+            "optimizers": [
+                optimizer.state_dict() for _, optimizer in self.learner.get_optimizers_for_module(DEFAULT_MODULE_ID)
+            ],
+            "generators": checkpoint.generator_states(self.generators),
+            "collector": self.collector.state_dict(),
+            "mitigation": self.hooks.mitigation.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.module.load_state_dict(state["module"])
+        optimizers = self.learner.get_optimizers_for_module(DEFAULT_MODULE_ID)
+        for (_, optimizer), saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict({**saved, "state": {int(key): value for key, value in saved["state"].items()}})
+        for name, saved in state["generators"].items():
+            self.generators[name].set_state(saved)
+        self.collector.load_state_dict(state["collector"])
+        self.hooks.mitigation.load_state_dict(state["mitigation"])
+
+
+def build_module(
+    task: Task[Any], hooks: Hooks, config: TrainingConfig, stream: tuple[Key, ...], device: torch.device
+) -> TorchRLModule:
+    """Return the mitigation's network, initialized from the run's own stream.
+
+    Raises:
+        HookError: the network keeps state between steps, which this version does not support.
+    """
+    observation = torch.zeros(1, *task.observation_shape, device=device)
+    inputs = hooks.observe(observation, torch.zeros(1, dtype=torch.int64, device=device))
+    spec = ModuleSpec(
+        observation_shape=tuple(inputs.shape[1:]),
+        num_actions=task.num_actions,
+        network=config.network,
+        hidden_sizes=config.hidden_sizes,
+        bf16=config.bf16,
+        builder=build,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(*stream, "network"))
+        module = hooks.mitigation.build_module(spec)
+    if module.is_stateful():
+        raise HookError("Hook 'build_module' returned a module with state; policies are feed-forward in this version.")
+    return module.to(device)
+
+
+def _rollout_metrics(rollout: Rollout) -> dict[str, float]:
+    episodes = int(rollout.done.sum())
+    return {
+        "reward_per_episode": float(rollout.rewards.sum()) / max(episodes, 1),
+        "success_rate": float((rollout.terminated & (rollout.rewards > 0)).sum()) / max(episodes, 1),
+        "episodes": float(episodes),
+        "value_mean": float(rollout.values.mean()),
+    }

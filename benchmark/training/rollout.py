@@ -1,0 +1,199 @@
+"""Collects rollouts: plays the current policy on the levels that the mitigation chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor
+
+from benchmark.errors import NonFiniteError
+from benchmark.mitigation import Rollout, sample_actions
+from benchmark.tasks.base import Task
+from benchmark.tasks.levels import Levels
+from benchmark.training.hooks import Hooks
+
+
+class Collector:
+    """Environments, the stream of levels that feeds them, and the policy that plays."""
+
+    def __init__(
+        self,
+        task: Task[Any],
+        hooks: Hooks,
+        module: TorchRLModule,
+        *,
+        num_envs: int,
+        num_steps: int,
+        actions_generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        self.task = task
+        self.hooks = hooks
+        self.module = module
+        self.num_steps = num_steps
+        self.device = device
+        self.actions_generator = actions_generator
+        self.env = task.make_env(num_envs, device)
+        self.restarts = type(hooks.mitigation).restart_rollouts
+        self._known_goals = hooks.known_goals.to(device)
+        self._everywhere = torch.arange(num_envs, device=device)
+        self._observation: Tensor | None = None
+        self._playing: Levels
+        """The level in each environment."""
+        self._queue: Levels
+        """Levels drawn and not yet played."""
+
+    def policy(self, observation: Tensor, told_goal: Tensor) -> dict[str, Tensor]:
+        """Return the network's outputs for raw observations, without gradient."""
+        with torch.no_grad():
+            outputs: dict[str, Tensor] = self.module.forward_exploration(
+                {Columns.OBS: self.hooks.observe(observation, told_goal)}
+            )
+        return outputs
+
+    def collect(self, levels: Levels | None = None) -> Rollout:
+        """Play ``num_steps`` steps in every environment.
+
+        Args:
+            levels: play these instead of the mitigation's, one in each environment, and leave its episodes alone.
+
+        Raises:
+            NonFiniteError: an observation or a network output is NaN or infinite.
+        """
+        if levels is not None:
+            kept = (self.env, self._observation, getattr(self, "_playing", None))
+            self.env = self.task.make_env(self.env.num_envs, self.device)
+            self._restart(levels)
+            rollout = self._play(repeat=True)
+            self.env, self._observation, self._playing = kept  # type: ignore[assignment]
+            return rollout
+        if self.restarts:
+            self._restart(self.hooks.sample_levels(self.env.num_envs))
+        elif self._observation is None:
+            self._restart(self.hooks.sample_levels(self.env.num_envs))
+            self._queue = self._playing[:0]
+        return self._play(repeat=self.restarts)
+
+    def _restart(self, levels: Levels) -> None:
+        self._playing = levels
+        self._observation = self.env.reset(levels, goals=self.hooks.goals(levels))
+
+    def _next_levels(self, count: int) -> Levels:
+        if len(self._queue) < count:
+            fresh = self.hooks.sample_levels(self.env.num_envs)
+            self._queue = type(fresh).concatenate([self._queue, fresh])
+        levels, self._queue = self._queue[:count], self._queue[count:]
+        return levels
+
+    def _play(self, *, repeat: bool) -> Rollout:
+        env, observation = self.env, self._observation
+        self.module.eval()
+        assert observation is not None
+        batches = [self._playing]
+        index, num_levels = self._everywhere.clone(), env.num_envs
+        columns: dict[str, list[Tensor]] = {name: [] for name in _COLUMNS}
+        finals: list[tuple[int, Tensor, Tensor, Tensor]] = []
+        for t in range(self.num_steps):
+            told = env.state["goal"].clone()
+            outputs = self.policy(observation, told)
+            logits = outputs[Columns.ACTION_DIST_INPUTS]
+            actions = sample_actions(logits, self.actions_generator)
+            step = env.step(actions)
+            rewards = step.events.gather(1, told.unsqueeze(1)).squeeze(1).float() - step.cost
+            row = (
+                observation, told, actions, logits, outputs[Columns.VF_PREDS], rewards,
+                step.events & self._known_goals, step.terminated, step.truncated, index.clone(),
+            )  # fmt: skip
+            for name, column in zip(_COLUMNS, row, strict=True):
+                columns[name].append(column)
+            observation = step.observation
+            if bool(step.truncated.any()):
+                where = step.truncated.nonzero().squeeze(1)
+                finals.append((t, where, observation[where], told[where]))
+            done = step.terminated | step.truncated
+            where = done.nonzero().squeeze(1)
+            if len(where):
+                levels = self._playing[where] if repeat else self._next_levels(len(where))
+                first = env.reset(levels, done, self.hooks.goals(levels))
+                observation = observation.index_copy(0, where, first)
+                if not repeat:
+                    self._playing = _replace(self._playing, where, levels)
+                    batches.append(levels)
+                    index[where] = torch.arange(num_levels, num_levels + len(where), device=self.device)
+                    num_levels += len(where)
+        self._observation = observation
+        stacked = {name: torch.stack(column) for name, column in columns.items()}
+        rollout = Rollout(
+            **stacked,
+            levels=type(self._playing).concatenate(batches),
+            log_probs=_log_probs(stacked["logits"], stacked["actions"]),
+            final_values=self._final_values(stacked["values"], finals),
+            last_values=self.policy(observation, env.state["goal"])[Columns.VF_PREDS],
+        )
+        for name in ("observations", "logits", "values"):
+            tensor = getattr(rollout, name)
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise NonFiniteError(f"{name} of a rollout hold NaN or infinity.")
+        return rollout
+
+    def _final_values(self, values: Tensor, finals: list[tuple[int, Tensor, Tensor, Tensor]]) -> Tensor:
+        """Return the values of the states in which episodes were truncated, ``float32[T, N]``."""
+        result = torch.zeros_like(values)
+        if finals:
+            observations = torch.cat([observation for _, _, observation, _ in finals])
+            told = torch.cat([told for _, _, _, told in finals])
+            final_values = self.policy(observations, told)[Columns.VF_PREDS]
+            for (t, where, _, _), part in zip(
+                finals, final_values.split([len(where) for _, where, _, _ in finals]), strict=True
+            ):
+                result[t, where] = part
+        return result
+
+    def refresh(self, rollout: Rollout) -> None:
+        """Recompute logits, log-probabilities and values of a relabelled rollout under the current policy."""
+        flat = rollout.told_goals.numel()
+        outputs = self.policy(rollout.observations.view(flat, *self.task.observation_shape), rollout.told_goals.view(-1))
+        rollout.logits = outputs[Columns.ACTION_DIST_INPUTS].view_as(rollout.logits)
+        rollout.values = outputs[Columns.VF_PREDS].view_as(rollout.values)
+        rollout.log_probs = _log_probs(rollout.logits, rollout.actions)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the environments, the stream of levels and the current observations."""
+        if self.restarts or self._observation is None:
+            return {}
+        return {
+            "env": self.env.state_dict(),
+            "observation": self._observation,
+            "playing": self._playing.tensors(),
+            "queue": self._queue.tensors(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        if state:
+            levels_type = self.task.levels_type
+            self.env.load_state_dict(state["env"])
+            self._observation = state["observation"].to(self.device)
+            self._playing = levels_type.from_tensors(state["playing"]).to(self.device)
+            self._queue = levels_type.from_tensors(state["queue"]).to(self.device)
+
+
+_COLUMNS = (
+    "observations", "told_goals", "actions", "logits", "values", "rewards",
+    "events", "terminated", "truncated", "level_index",
+)  # fmt: skip
+
+
+def _log_probs(logits: Tensor, actions: Tensor) -> Tensor:
+    return torch.log_softmax(logits, dim=-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
+def _replace(levels: Levels, where: Tensor, fresh: Levels) -> Levels:
+    merged = {
+        name: tensor.index_copy(0, where, getattr(fresh, name)) for name, tensor in levels.tensors().items()
+    }
+    return type(levels)(**merged)
