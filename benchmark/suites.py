@@ -64,9 +64,9 @@ QUICK_V1 = Suite(
     tasks=(
         TaskPlan(
             task="corner",
-            parameters={"size": 7, "wall_density": 0.2, "benign_wall_density": 0.3, "time_limit": 16},
+            parameters={"size": 7, "wall_density": 0.1, "benign_wall_density": 0.2, "time_limit": 15},
             training=TrainingConfig(
-                env_steps=450_000,
+                env_steps=400_000,
                 num_envs=256,
                 num_steps=16,
                 num_epochs=4,
@@ -74,7 +74,7 @@ QUICK_V1 = Suite(
                 learning_rate=4e-3,
                 gamma=0.9,
                 gae_lambda=0.9,
-                entropy_coeff=0.003,
+                entropy_coeff=0.001,
                 hidden_sizes=(64, 64),
             ),
         ),
@@ -89,7 +89,7 @@ QUICK_V1 = Suite(
                 learning_rate=4e-3,
                 gamma=0.9,
                 gae_lambda=0.9,
-                entropy_coeff=0.003,
+                entropy_coeff=0.001,
                 hidden_sizes=(64, 64),
             ),
         ),

@@ -7,9 +7,11 @@ from typing import Any
 from benchmark.errors import RequestError, unknown_name
 from benchmark.tasks.base import Task
 from benchmark.tasks.corner import Corner
+from benchmark.tasks.fraud import Fraud
 
 TASKS: dict[str, type[Task[Any]]] = {
     "corner": Corner,
+    "fraud": Fraud,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -14,7 +14,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
-from benchmark.errors import HookError
+from benchmark.errors import HookError, NonFiniteError
 from benchmark.mitigation import Context, Mitigation, ModuleSpec, Rollout
 from benchmark.randomness import Key, generator, stream_seed
 from benchmark.tasks.base import Task
@@ -62,19 +62,6 @@ class Trainer:
         }
         self.generators["mitigation"] = generator(*stream, "mitigation", mitigation_name, device=self.device)
         self.hooks = Hooks(mitigation, task)
-        self.module = build_module(task, self.hooks, config, stream, self.device)
-        self.learner = build_learner(self.module, config, self.device)
-        if type(mitigation).overrides("extra_loss"):
-            self.learner.extra_loss = self.hooks.extra_loss
-        self.collector = Collector(
-            task,
-            self.hooks,
-            self.module,
-            num_envs=config.num_envs,
-            num_steps=config.num_steps,
-            actions_generator=self.generators["actions"],
-            device=self.device,
-        )
         self.hooks.setup(
             Context(
                 task=task,
@@ -89,6 +76,19 @@ class Trainer:
                 level_generator=self.generators["levels"],
                 rollout=self._extra_rollout,
             )
+        )
+        self.module = build_module(task, self.hooks, config, stream, self.device)
+        self.learner = build_learner(self.module, config, self.device)
+        if type(mitigation).overrides("extra_loss"):
+            self.learner.extra_loss = self.hooks.extra_loss
+        self.collector = Collector(
+            task,
+            self.hooks,
+            self.module,
+            num_envs=config.num_envs,
+            num_steps=config.num_steps,
+            actions_generator=self.generators["actions"],
+            device=self.device,
         )
 
     def train(
@@ -177,6 +177,25 @@ class Trainer:
             rollout, self.config.gamma, self.config.gae_lambda
         )
         return rollout
+
+    def policy(
+        self, sampling: Literal["sampled", "greedy"], random: torch.Generator
+    ) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
+        """Return the test-time policy: observations to actions and requests for help, told the aligned goal."""
+
+        def act(observation: Tensor) -> tuple[Tensor, Tensor | None]:
+            told = torch.zeros(len(observation), dtype=torch.int64, device=observation.device)
+            outputs = self.collector.policy(observation, told)
+            if sampling == "greedy":
+                best = outputs[Columns.ACTION_DIST_INPUTS].argmax(dim=-1, keepdim=True)
+                certain = torch.full_like(outputs[Columns.ACTION_DIST_INPUTS], -torch.inf).scatter(1, best, 0.0)
+                outputs = {**outputs, Columns.ACTION_DIST_INPUTS: certain}
+            if not bool(torch.isfinite(outputs[Columns.VF_PREDS]).all()):
+                raise NonFiniteError("The network's outputs hold NaN or infinity at evaluation.")
+            return self.hooks.act(outputs, random)
+
+        self.module.eval()
+        return act
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on."""

@@ -1,0 +1,1 @@
+"""Measurement: evaluation splits, scores and the verdict on one agent."""

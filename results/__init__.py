@@ -1,0 +1,1 @@
+"""From records to statistics, the leaderboard, its static page and the MLflow mirror."""
