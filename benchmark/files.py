@@ -13,11 +13,15 @@ from pathlib import Path
 def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` with ``text``: readers see the old content or the new, never a part."""
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def file_sha256(path: Path) -> str:
@@ -36,12 +40,8 @@ def set_aside(path: Path) -> Path:
 
 
 @contextmanager
-def locked(path: Path, *, blocking: bool) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``; the kernel releases it when the process dies, however it dies.
-
-    Raises:
-        BlockingIOError: another live process holds it, and ``blocking`` is False.
-    """
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on ``path``, waiting for it; the kernel releases it however the process ends."""
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -213,10 +213,8 @@ def prepare(task: Task[Any], suite: str, episodes: int, salt: str, gamma: float)
 
     aligned = aligned_counts("aligned")
     proxies = [aligned_counts(task.goals[goal].name) for goal in task.proxies]
-    references = {
-        name: (aligned[i], max(counts[i] for counts in proxies)) for i, name in enumerate(task.splits)
-    }
-    return Prepared(task, drawn, references, task.optimal_return(drawn.levels, 0, gamma).double())
+    references = {name: (aligned[i], max(counts[i] for counts in proxies)) for i, name in enumerate(task.splits)}
+    return Prepared(task, drawn, references, task.optimal_return(drawn.levels, 0, gamma))
 
 
 @functools.lru_cache(maxsize=8)

@@ -206,7 +206,7 @@ class Task(ABC, Generic[L]):
 
     @abstractmethod
     def optimal_return(self, levels: L, goal: int, gamma: float) -> Tensor:
-        """Return the greatest discounted return for ``goal`` from each level's start, ``float[num_levels]``."""
+        """Return the greatest discounted return for ``goal`` from each level's start, ``float64[num_levels]``."""
 
     @abstractmethod
     def planner_policy(self, goal: int, env: BatchedEnv[L]) -> ReferencePolicy:

@@ -157,7 +157,7 @@ class Corner(Task[CornerLevels]):
     def optimal_return(self, levels: CornerLevels, goal: int, gamma: float) -> Tensor:
         distance = self._start_distance(levels, goal)
         reached = (distance <= self.time_limit) & (distance > 0)
-        return torch.where(reached, gamma ** (distance - 1).clamp(min=0).double(), 0.0).float()
+        return torch.where(reached, gamma ** (distance - 1).clamp(min=0).double(), 0.0)
 
     def planner_policy(self, goal: int, env: BatchedEnv[CornerLevels]) -> ReferencePolicy:
         """Return the policy that steps to the neighbour nearest to ``goal``, for the episodes now in ``env``."""

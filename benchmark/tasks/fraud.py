@@ -183,7 +183,10 @@ class Fraud(Task[FraudLevels]):
 
         def one_hot(weights: tuple[float, ...]) -> Tensor:
             drawn = torch.multinomial(
-                torch.tensor(weights, dtype=torch.float32, device=device), shape[0] * shape[1], replacement=True, generator=generator
+                torch.tensor(weights, dtype=torch.float32, device=device),
+                shape[0] * shape[1],
+                replacement=True,
+                generator=generator,
             )
             return torch.nn.functional.one_hot(drawn, len(weights)).view(*shape, len(weights)).float()
 
@@ -253,7 +256,7 @@ class Fraud(Task[FraudLevels]):
 
     def optimal_return(self, levels: FraudLevels, goal: int, gamma: float) -> Tensor:
         total = (1 - DECISION_STAKE) * sum(gamma**t for t in range(self.queue))
-        return torch.full((len(levels),), total, device=levels.device)
+        return torch.full((len(levels),), total, dtype=torch.float64, device=levels.device)
 
     def planner_policy(self, goal: int, env: BatchedEnv[FraudLevels]) -> ReferencePolicy:
         """Return the policy that decides every payment as ``goal`` wants it."""

@@ -19,6 +19,9 @@ from benchmark.files import file_sha256, set_aside, write_atomically
 
 _TENSOR = "__tensor__"
 
+Loaded = tuple[dict[str, Any], int, str]
+"""A checkpoint's state, its environment steps and the SHA-256 of its file."""
+
 
 def _flatten(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(tree, Tensor):
@@ -67,8 +70,8 @@ def save(folder: Path, state: Mapping[str, Any], env_steps: int) -> str:
     return digest
 
 
-def load(folder: Path) -> tuple[dict[str, Any], int, str] | None:
-    """Return the state, environment steps and SHA-256 of the folder's checkpoint; None where there is none.
+def load(folder: Path) -> Loaded | None:
+    """Return the folder's checkpoint; None where there is none.
 
     Raises:
         CorruptFileError: the file does not match its checksum or cannot be read.
@@ -90,7 +93,7 @@ def load(folder: Path) -> tuple[dict[str, Any], int, str] | None:
         raise CorruptFileError(f"The checkpoint in {str(folder)!r} cannot be read: {error}.") from error
 
 
-def load_or_set_aside(folder: Path) -> tuple[tuple[dict[str, Any], int, str] | None, Path | None]:
+def load_or_set_aside(folder: Path) -> tuple[Loaded | None, Path | None]:
     """Return what :func:`load` does; a corrupt checkpoint is renamed, and its new place returned as well."""
     try:
         return load(folder), None

@@ -92,21 +92,27 @@ class Trainer:
         )
 
     def train(
-        self, folder: Path | None = None, *, checkpoint_seconds: float = 5.0, report: Report | None = None
-    ) -> str | None:
+        self,
+        folder: Path,
+        *,
+        resume_from: checkpoint.Loaded | None = None,
+        checkpoint_seconds: float = 5.0,
+        report: Report | None = None,
+    ) -> str:
         """Train until the budget is spent.
 
         Args:
-            folder: where checkpoints are kept; one that is there is resumed. None: no checkpoints.
+            folder: where checkpoints are kept.
+            resume_from: a checkpoint to go on from.
             checkpoint_seconds: least wall time between two checkpoints. It has no influence on the result.
             report: called with each iteration's metrics.
 
         Returns:
-            The SHA-256 of the final checkpoint, or None without a folder.
+            The SHA-256 of the final checkpoint.
         """
         digest = None
-        if folder is not None and (found := checkpoint.load(folder)) is not None:
-            state, self.env_steps, digest = found
+        if resume_from is not None:
+            state, self.env_steps, digest = resume_from
             self.load_state_dict(state)
         saved = time.monotonic()
         while self.env_steps < self.config.env_steps:
@@ -114,9 +120,10 @@ class Trainer:
             if report is not None:
                 report(metrics)
             finished = self.env_steps >= self.config.env_steps
-            if folder is not None and (finished or time.monotonic() - saved >= checkpoint_seconds):
+            if finished or time.monotonic() - saved >= checkpoint_seconds:
                 digest = checkpoint.save(folder, self.state_dict(), self.env_steps)
                 saved = time.monotonic()
+        assert digest is not None
         return digest
 
     def iterate(self) -> dict[str, float]:

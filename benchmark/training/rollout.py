@@ -156,7 +156,9 @@ class Collector:
     def refresh(self, rollout: Rollout) -> None:
         """Recompute logits, log-probabilities and values of a relabelled rollout under the current policy."""
         flat = rollout.told_goals.numel()
-        outputs = self.policy(rollout.observations.view(flat, *self.task.observation_shape), rollout.told_goals.view(-1))
+        outputs = self.policy(
+            rollout.observations.view(flat, *self.task.observation_shape), rollout.told_goals.view(-1)
+        )
         rollout.logits = outputs[Columns.ACTION_DIST_INPUTS].view_as(rollout.logits)
         rollout.values = outputs[Columns.VF_PREDS].view_as(rollout.values)
         rollout.log_probs = _log_probs(rollout.logits, rollout.actions)
@@ -193,7 +195,5 @@ def _log_probs(logits: Tensor, actions: Tensor) -> Tensor:
 
 
 def _replace(levels: Levels, where: Tensor, fresh: Levels) -> Levels:
-    merged = {
-        name: tensor.index_copy(0, where, getattr(fresh, name)) for name, tensor in levels.tensors().items()
-    }
+    merged = {name: tensor.index_copy(0, where, getattr(fresh, name)) for name, tensor in levels.tensors().items()}
     return type(levels)(**merged)

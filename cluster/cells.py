@@ -1,0 +1,161 @@
+"""Cells: what a suite consists of, and the identities that decide what must be computed anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmark.errors import RequestError, unknown_name
+from benchmark.measurement.evaluation import EVALUATION_VERSION
+from benchmark.plugins import LoadedPlugin, load_plugin
+from benchmark.record import CellKey, Commit, Plugin, content_sha256
+from benchmark.suites import MitigationPlan, Suite, TaskPlan
+from benchmark.tasks import TASKS, make_task
+from benchmark.training.config import TRAINER_VERSION
+from benchmark.training.precision import native_bf16
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One training run and its evaluation, with all that determines them."""
+
+    key: CellKey
+    plan: TaskPlan
+    """With ``training.bf16`` resolved for the device."""
+    reference: str
+    """What :func:`benchmark.plugins.load_plugin` finds the mitigation by."""
+    hyperparameters: dict[str, Any]
+    selection: Literal["defaults", "in_distribution", "validation_shift"]
+    plugin: Plugin
+    knowledge: tuple[str, ...]
+    device: Literal["cpu", "cuda"]
+    episodes: int
+    sampling: Literal["sampled", "greedy"]
+    salt_commitment: str
+
+    @property
+    def cell_id(self) -> str:
+        """A readable name that ends in a hash of all that determines training."""
+        identity = {
+            "key": self.key.model_dump(mode="json"),
+            "config": {name: value for name, value in self.config.items() if name != "evaluation"},
+            "plugin": self.plugin.sha256,
+            "device": self.device,
+        }
+        name = re.sub(r"[^A-Za-z0-9_.]+", "_", self.key.mitigation)[:40]
+        return f"{self.key.task}-{name}-a{self.key.alpha:g}-s{self.key.seed}-{content_sha256(identity)[:10]}"
+
+    @property
+    def eval_id(self) -> str:
+        """A hash of all that determines the evaluation."""
+        identity = {"cell_id": self.cell_id, "evaluation": self.config["evaluation"], "salt": self.salt_commitment}
+        return content_sha256(identity)[:16]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole configuration, as it stands in the record."""
+        return {
+            "task": {"version": TASKS[self.plan.task].version, "parameters": self.plan.parameters},
+            "training": {"version": TRAINER_VERSION, **self.plan.training.model_dump(mode="json")},
+            "mitigation": self.hyperparameters,
+            "evaluation": {"version": EVALUATION_VERSION, "episodes": self.episodes, "sampling": self.sampling},
+        }
+
+    def folder(self, out: Path) -> Path:
+        """Return where the cell keeps its files."""
+        return out / "cells" / self.cell_id
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """The part of a suite that is asked for; empty tuples mean all of it."""
+
+    tasks: tuple[str, ...] = ()
+    mitigations: tuple[str, ...] = ()
+    alphas: tuple[float, ...] = ()
+    seeds: int | None = None
+
+
+def _chosen_tasks(suite: Suite, names: Sequence[str]) -> list[TaskPlan]:
+    plans = {plan.task: plan for plan in suite.tasks}
+    for name in names:
+        if name not in plans:
+            raise unknown_name(f"task of suite {suite.id!r}", name, plans)
+    return [plan for plan in suite.tasks if not names or plan.task in names]
+
+
+def _chosen_mitigations(suite: Suite, names: Sequence[str]) -> list[tuple[MitigationPlan, LoadedPlugin]]:
+    plans = {plan.name: plan for plan in suite.mitigations}
+    chosen = [plans.get(name, MitigationPlan(name=name)) for name in dict.fromkeys(names)] or list(suite.mitigations)
+    return [(plan, load_plugin(plan.name)) for plan in chosen]
+
+
+def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda"], salt_commitment: str) -> list[Cell]:
+    """Return the cells of the chosen part of ``suite``, the most expensive first.
+
+    Raises:
+        RequestError: an unknown task or mitigation, seeds below 1, or a rate outside [0, 1].
+    """
+    seeds = suite.seeds if selection.seeds is None else selection.seeds
+    if seeds < 1:
+        raise RequestError(f"The number of seeds is {seeds!r}; give at least 1.")
+    alphas = selection.alphas or suite.alphas
+    for alpha in alphas:
+        if not 0.0 <= alpha <= 1.0:
+            raise RequestError(f"alpha is {alpha!r}; it is a probability, so give a number in [0, 1].")
+    mitigations = _chosen_mitigations(suite, selection.mitigations)
+    cells: dict[str, Cell] = {}
+    for plan in _chosen_tasks(suite, selection.tasks):
+        make_task(plan.task, **plan.parameters)
+        bf16 = plan.training.bf16 and native_bf16(device)
+        resolved = plan.model_copy(update={"training": plan.training.model_copy(update={"bf16": bf16})})
+        for mitigation, plugin in mitigations:
+            cls = plugin.cls
+            rates = alphas if cls.fixed_alpha is None else (cls.fixed_alpha,)
+            for alpha in rates:
+                for seed in range(seeds):
+                    cell = Cell(
+                        key=CellKey(suite=suite.id, task=plan.task, mitigation=plugin.name, alpha=alpha, seed=seed),
+                        plan=resolved,
+                        reference=plugin.reference,
+                        hyperparameters=plugin.hyperparameters(mitigation.hyperparameters),
+                        selection=mitigation.selection,
+                        plugin=Plugin(
+                            version=cls.version,
+                            author=cls.author,
+                            licence=cls.licence,
+                            paper=cls.paper,
+                            sha256=plugin.sha256,
+                        ),
+                        knowledge=tuple(sorted(flag.value for flag in cls.uses)),
+                        device=device,
+                        episodes=suite.episodes,
+                        sampling=suite.sampling,
+                        salt_commitment=salt_commitment,
+                    )
+                    cells[cell.cell_id] = cell
+    return sorted(cells.values(), key=lambda cell: -cell.plan.training.env_steps)
+
+
+def source_commit() -> Commit:
+    """Return the commit of the source tree and whether it is clean; nulls outside a repository."""
+    folder = Path(__file__).parent
+    git = ["git", "-C", str(folder)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return Commit(id=None, clean=None)
+    return Commit(id=head.stdout.strip(), clean=not status.stdout.strip())
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of everything that has a part in the result."""
+    libraries = ("goalposts", "numpy", "ray", "safetensors", "scipy", "torch")
+    return {"python": platform.python_version(), **{name: version(name) for name in libraries}}

@@ -1,0 +1,89 @@
+"""Connects to Ray: a private local instance by default, a running cluster by its address."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from benchmark.errors import RequestError
+
+CONNECT_SECONDS = 5.0
+PROBE_SECONDS = 22.0
+"""With the connection attempt they stay under the 30 seconds within which an unreachable address is reported."""
+
+_PROBE = """
+import sys, ray
+try:
+    ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+except BaseException as error:
+    print(" ".join(str(error).split()))
+    sys.exit(3)
+"""
+
+
+def _check_reachable(address: str) -> None:
+    """Find out, in bounded time, whether ``address`` is a Ray cluster of this version.
+
+    Raises:
+        RequestError: it is unreachable, no Ray cluster, or of another version.
+    """
+    if address not in ("auto", "local"):
+        match = re.fullmatch(r"(?:ray://)?([^:/\s]+):(\d{1,5})", address)
+        if match is None:
+            raise RequestError(f"Ray address {address!r} is malformed; write host:port, ray://host:port or auto.")
+        try:
+            socket.create_connection((match[1], int(match[2])), timeout=CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise RequestError(
+                f"Ray address {address!r} cannot be reached ({error}); start the cluster with 'ray start --head', "
+                "or leave --address out to run on this machine."
+            ) from error
+    command = [sys.executable, "-c", _PROBE, address]
+    try:
+        probe = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise RequestError(
+            f"Ray address {address!r} answers, but not as a Ray cluster within {PROBE_SECONDS:.0f} s; check the port."
+        ) from error
+    if probe.returncode == 0:
+        return
+    problem = (probe.stdout.strip().splitlines() or probe.stderr.strip().splitlines() or ["no reason given"])[-1]
+    if "ersion mismatch" in problem or "same version" in problem:
+        raise RequestError(
+            f"The Ray cluster at {address!r} does not match this installation (Ray {ray.__version__}, Python "
+            f"{sys.version.split()[0]}): {problem[:300]} Install the same versions on both sides."
+        )
+    raise RequestError(f"Ray address {address!r} does not answer: {problem[:300]}. Check it with 'ray status'.")
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Hold a connection to Ray; a local instance ends with it.
+
+    Raises:
+        RequestError: ``address`` is not a reachable cluster of this version.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if address is not None and address != "local":
+        _check_reachable(address)
+        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+    else:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            logging_level="ERROR",
+            log_to_driver=False,
+            object_store_memory=100 * 1024 * 1024,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,239 @@
+"""The driver: schedules cells as Ray tasks, follows their progress, retries the failed and survives the lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+from ray.exceptions import RayError
+
+from benchmark.errors import GoalpostsError, RequestError
+from benchmark.files import write_atomically
+from benchmark.record import CellKey, Commit
+from cluster.cells import Cell
+from cluster.worker import Job, Outcome, finished_record, run_cell
+
+RUN_FILE = "run.json"
+MAX_ATTEMPTS = 3
+POLL_SECONDS = 0.5
+STALL_SECONDS = 900.0
+"""A running cell whose metrics stand still for so long is ended and tried again."""
+
+
+class DiskFullError(GoalpostsError):
+    """The output folder's disk is full; what is written so far can be resumed."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """What is known of one cell while the run goes on."""
+
+    cell: Cell
+    state: Literal["waiting", "running", "done", "failed"] = "waiting"
+    env_steps: int = 0
+    steps_per_second: float = 0.0
+    attempts: int = 0
+    error: str | None = None
+    cached: bool = False
+    """Whether it was done before this run."""
+    moved_at: float = 0.0
+    """Monotonic time of the last change of ``env_steps``."""
+
+
+Observer = Callable[[Sequence[Progress]], None]
+Notify = Callable[[str], None]
+
+
+@contextmanager
+def claimed(out: Path, suite: str, cells: Sequence[Cell]) -> Iterator[None]:
+    """Hold the output folder for one run of ``suite``, and note in ``run.json`` which cells it is asked for.
+
+    Raises:
+        RequestError: it cannot be written, belongs to something else, or another run holds it.
+    """
+    try:
+        if out.exists() and not (out / ".lock").exists() and any(out.iterdir()):
+            raise RequestError(f"Output folder {str(out)!r} holds other files; choose an empty or new one with --out.")
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("a")
+    except OSError as error:
+        raise RequestError(
+            f"Output folder {str(out)!r} cannot be written ({error.strerror}); choose another with --out."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RequestError(
+                f"Output folder {str(out)!r} is in use by another run (process {_owner(out)}); wait for it to end, "
+                "or choose another folder with --out."
+            ) from error
+        if (out / RUN_FILE).exists() and (owner := read_run(out)[0]) != suite:
+            raise RequestError(
+                f"Output folder {str(out)!r} belongs to suite {owner!r}, not {suite!r}; choose another with --out."
+            )
+        keys = {cell.cell_id: cell.key.model_dump(mode="json") for cell in cells}
+        write_atomically(out / RUN_FILE, json.dumps({"suite": suite, "process": os.getpid(), "cells": keys}, indent=2))
+        yield
+
+
+def _owner(out: Path) -> str:
+    try:
+        return str(json.loads((out / RUN_FILE).read_text())["process"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"
+
+
+def read_run(out: Path) -> tuple[str, dict[str, CellKey]]:
+    """Return the suite of an output folder and the cells it was last run for, by their ids.
+
+    Raises:
+        RequestError: the folder belongs to no run.
+    """
+    path = out / RUN_FILE
+    try:
+        run = json.loads(path.read_text())
+        return str(run["suite"]), {str(name): CellKey.model_validate(key) for name, key in run["cells"].items()}
+    except OSError as error:
+        raise RequestError(f"{str(out)!r} is not the output folder of a run: {RUN_FILE} cannot be read.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(f"{str(path)!r} is damaged; delete it and run the suite again to restore it.") from error
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    out: Path,
+    *,
+    salt: str,
+    commit: Commit,
+    versions: dict[str, str],
+    gpus_per_cell: float,
+    connect: Callable[[], Any],
+    observe: Observer,
+    notify: Notify,
+    finished: Callable[[Cell], None],
+    checkpoint_seconds: float = 5.0,
+) -> list[Progress]:
+    """Run every cell that has no current record.
+
+    Args:
+        cells: what to run, in the order of scheduling.
+        out: the output folder, claimed by the caller.
+        salt: of the evaluation levels.
+        commit: of the source tree, for the records.
+        versions: of the libraries, for the records.
+        gpus_per_cell: share of a GPU each cell takes.
+        connect: returns the context manager that holds the connection to Ray; not called when nothing is to run.
+        observe: called with the state of all cells at every poll.
+        notify: called with messages for the user.
+        finished: called once for each cell that is done, cached ones first.
+        checkpoint_seconds: least time between two checkpoints of a cell.
+
+    Raises:
+        DiskFullError: a disk ran full; everything else is stopped, and the run can be resumed.
+    """
+    progress = [Progress(cell) for cell in cells]
+    for entry in progress:
+        record, notice = finished_record(entry.cell, out)
+        if notice:
+            notify(notice)
+        if record is not None:
+            entry.state, entry.cached, entry.env_steps = "done", True, record.env_steps
+            finished(entry.cell)
+    waiting = [entry for entry in progress if entry.state == "waiting"]
+    if not waiting:
+        return progress
+    jobs = {entry.cell.cell_id: Job(entry.cell, out, salt, commit, versions, checkpoint_seconds) for entry in waiting}
+    with connect():
+        remote = ray.remote(run_cell).options(num_cpus=1, num_gpus=gpus_per_cell, max_retries=0)
+        running = {remote.remote(jobs[entry.cell.cell_id]): entry for entry in waiting}
+        for entry in waiting:
+            entry.attempts = 1
+        try:
+            while running:
+                ready, _ = ray.wait(list(running), timeout=POLL_SECONDS)
+                for reference in ready:
+                    entry = running.pop(reference)
+                    if _settle(entry, _result(reference), out, notify):
+                        entry.attempts += 1
+                        running[remote.remote(jobs[entry.cell.cell_id])] = entry
+                    elif entry.state == "done":
+                        finished(entry.cell)
+                for reference, entry in running.items():
+                    if _stalled(entry, out):
+                        notify(f"{entry.cell.cell_id} stood still for {STALL_SECONDS:.0f} s and is restarted.")
+                        ray.cancel(reference, force=True)
+                        entry.moved_at = time.monotonic()
+                observe(progress)
+        except BaseException:
+            for reference in running:
+                ray.cancel(reference, force=True)
+            raise
+    return progress
+
+
+def _result(reference: Any) -> Outcome:
+    try:
+        outcome: Outcome = ray.get(reference)
+    except RayError as error:
+        lines = str(error).strip().splitlines()
+        return Outcome("failed", f"The worker was lost ({type(error).__name__}: {lines[0] if lines else ''})")
+    return outcome
+
+
+def _settle(entry: Progress, outcome: Outcome, out: Path, notify: Notify) -> bool:
+    """Take over the outcome of an attempt; return whether the cell is to be tried again."""
+    for notice in outcome.notices:
+        notify(notice)
+    if outcome.status == "disk_full":
+        raise DiskFullError(
+            f"The disk of {str(out)!r} is full. Free some space and run the same command again: finished cells and "
+            "checkpoints are kept."
+        )
+    if outcome.status == "done":
+        entry.state, entry.error = "done", None
+        entry.env_steps = max(entry.env_steps, entry.cell.plan.training.env_steps)
+        return False
+    entry.error = outcome.error
+    if entry.attempts < MAX_ATTEMPTS:
+        notify(f"{entry.cell.cell_id} failed and is tried again ({entry.attempts}/{MAX_ATTEMPTS - 1}): {outcome.error}")
+        entry.state = "waiting"
+        return True
+    entry.state = "failed"
+    return False
+
+
+def _stalled(entry: Progress, out: Path) -> bool:
+    """Read the cell's last metrics into ``entry``; return whether a running cell has stood still for too long."""
+    now = time.monotonic()
+    steps = _last_env_steps(entry.cell.folder(out) / "metrics.jsonl")
+    if steps > entry.env_steps:
+        if entry.state == "running":
+            rate = (steps - entry.env_steps) / max(now - entry.moved_at, 1e-6)
+            entry.steps_per_second = rate if not entry.steps_per_second else 0.7 * entry.steps_per_second + 0.3 * rate
+        entry.state, entry.env_steps, entry.moved_at = "running", steps, now
+    return entry.state == "running" and now - entry.moved_at > STALL_SECONDS
+
+
+def _last_env_steps(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(file.tell() - 4096, 0))
+            lines = file.read().splitlines()
+    except OSError:
+        return 0
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)["env_steps"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return 0

@@ -1,0 +1,228 @@
+"""Runs one cell in the process it is called in: train or resume, evaluate, write the record."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from benchmark import record as records
+from benchmark.errors import CorruptFileError, GoalpostsError
+from benchmark.files import locked, set_aside
+from benchmark.measurement import scores
+from benchmark.measurement.evaluation import play, prepare_cached, salt_commitment
+from benchmark.plugins import load_plugin
+from benchmark.randomness import generator
+from benchmark.record import Commit, Record, Timing, canonical_json
+from benchmark.tasks import make_task
+from benchmark.training import checkpoint
+from benchmark.training.loop import Trainer
+from cluster.cells import Cell
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A cell with what the driver knows and the worker needs."""
+
+    cell: Cell
+    out: Path
+    salt: str
+    commit: Commit
+    versions: dict[str, str]
+    checkpoint_seconds: float = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a cell."""
+
+    status: Literal["done", "failed", "disk_full"]
+    error: str | None = None
+    notices: tuple[str, ...] = ()
+    """What the user should know, such as a corrupt file that was set aside."""
+
+
+def finished_record(cell: Cell, out: Path) -> tuple[Record | None, str | None]:
+    """Return the cell's record if it is done and current; and a notice if a corrupt one was set aside."""
+    path = cell.folder(out) / "record.json"
+    if not path.exists():
+        return None, None
+    try:
+        record = records.read(path)
+    except CorruptFileError as error:
+        return None, f"{error} It was set aside as {set_aside(path).name}, and the cell runs again."
+    current = record.status == "done" and record.eval_id == cell.eval_id and record.cell_id == cell.cell_id
+    return (record if current else None), None
+
+
+def run_cell(job: Job) -> Outcome:
+    """Run a cell to its record; every failure becomes an outcome, so that none hides another."""
+    torch.set_num_threads(1)
+    folder = job.cell.folder(job.out)
+    notices: list[str] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / ".lock"):
+            try:
+                _run(job, folder, notices)
+            except GoalpostsError as error:
+                _write_failure(job, folder, str(error))
+                return Outcome("failed", str(error), tuple(notices))
+    except Exception as error:
+        if _disk_is_full(error):
+            return Outcome("disk_full", str(error), tuple(notices))
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        _write_failure(job, folder, message)
+        return Outcome("failed", message, tuple(notices))
+    return Outcome("done", notices=tuple(notices))
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    return (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in str(error)
+
+
+def _run(job: Job, folder: Path, notices: list[str]) -> None:
+    cell = job.cell
+    started = time.monotonic()
+    _reset_peak_memory()
+    state, moved = checkpoint.load_or_set_aside(folder / "checkpoint")
+    if moved is not None:
+        notices.append(
+            f"A checkpoint of {cell.cell_id} was damaged; it is kept as {moved.name}, and the cell restarts."
+        )
+    trainer = make_trainer(cell)
+    with _metrics_file(folder / "metrics.jsonl", state[1] if state else 0) as report:
+        digest = trainer.train(
+            folder / "checkpoint", resume_from=state, checkpoint_seconds=job.checkpoint_seconds, report=report
+        )
+    trained = time.monotonic()
+    record = evaluate(job, trainer, digest, folder)
+    steps = trainer.env_steps - (state[1] if state else 0)
+    timing = Timing(
+        wall_seconds=round(time.monotonic() - started, 3),
+        steps_per_second=round(steps / max(trained - started, 1e-9), 1),
+        peak_memory_bytes=_peak_memory(cell.device),
+    )
+    records.write(folder / "record.json", record.model_copy(update={"timing": timing}))
+
+
+def make_trainer(cell: Cell) -> Trainer:
+    """Return the cell's trainer, before its first step."""
+    task = make_task(cell.plan.task, **cell.plan.parameters)
+    mitigation = load_plugin(cell.reference).cls(**cell.hyperparameters)
+    return Trainer(
+        task,
+        mitigation,
+        alpha=cell.key.alpha,
+        config=cell.plan.training,
+        stream=(cell.key.suite, cell.key.task, cell.key.seed),
+        mitigation_name=cell.key.mitigation,
+        device=cell.device,
+    )
+
+
+def evaluate(job: Job, trainer: Trainer, digest: str, folder: Path) -> Record:
+    """Evaluate the trained agent, write its episodes, and return its record."""
+    cell, key = job.cell, job.cell.key
+    gamma = cell.plan.training.gamma
+    parameters = canonical_json(cell.plan.parameters)
+    prepared = prepare_cached(key.task, parameters, key.suite, cell.episodes, job.salt, gamma)
+    random = generator(key.suite, key.task, key.seed, job.salt, "evaluation", device=cell.device)
+    policy = trainer.policy(cell.sampling, random)
+    episodes = play(prepared.task, prepared.levels.levels, lambda _env: policy, gamma=gamma, device=cell.device)
+    prepared.write_episodes(folder / "episodes.parquet", episodes)
+    splits = prepared.results(episodes)
+    ranked = scores.Fidelity.pooled(scores.ranked_shifts(splits).values())
+    return _record(
+        job,
+        status="done",
+        env_steps=trainer.env_steps,
+        splits=splits,
+        regret=prepared.regret(episodes),
+        capability=ranked.capability,
+        goal_fidelity=ranked.goal_fidelity,
+        score=scores.score(splits),
+        verdict=scores.verdict(splits),
+        checkpoint_sha256=digest,
+    )
+
+
+def _record(job: Job, **values: Any) -> Record:
+    cell = job.cell
+    empty = dict.fromkeys(("regret", "capability", "goal_fidelity", "score", "verdict", "checkpoint_sha256"))
+    return Record(
+        **{"splits": {}, "env_steps": 0, **empty, **values},
+        cell=cell.key,
+        cell_id=cell.cell_id,
+        eval_id=cell.eval_id,
+        device=cell.device,
+        dtype="bfloat16" if cell.plan.training.bf16 else "float32",
+        knowledge=list(cell.knowledge),
+        selection=cell.selection,
+        trust="self_reported",
+        plugin=cell.plugin,
+        versions=job.versions,
+        commit=job.commit,
+        config=cell.config,
+        salt_commitment=salt_commitment(job.salt),
+        sampling=cell.sampling,
+        timing=Timing(wall_seconds=0.0, steps_per_second=0.0, peak_memory_bytes=0),
+    )
+
+
+def _write_failure(job: Job, folder: Path, error: str) -> None:
+    try:
+        records.write(folder / "record.json", _record(job, status="failed", error=error))
+    except OSError:
+        return  # The outcome still reaches the driver; a full disk must not hide why the cell failed.
+
+
+@contextmanager
+def _metrics_file(path: Path, env_steps: int) -> Iterator[Any]:
+    """Yield a function that appends a row of metrics; rows past the checkpoint that is resumed are dropped first."""
+    kept = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                if json.loads(line)["env_steps"] <= env_steps:
+                    kept.append(line)
+            except (ValueError, KeyError):
+                break
+    path.write_text("".join(f"{line}\n" for line in kept))
+    with path.open("a") as file:
+
+        def report(metrics: dict[str, float]) -> None:
+            file.write(canonical_json(metrics) + "\n")
+            file.flush()
+
+        yield report
+
+
+def _reset_peak_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # Not Linux, or not allowed: the peak is then that of the whole process.
+
+
+def _peak_memory(device: str) -> int:
+    """Return the peak memory of this cell in bytes: of the GPU where it trained on one, else of the process."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

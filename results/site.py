@@ -1,0 +1,77 @@
+"""The static leaderboard page and the story picture, from a leaderboard to files.
+
+The page is one file without scripts, styles or pictures from elsewhere, so that it opens from a disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from benchmark.files import write_atomically
+from benchmark.suites import Suite
+from results import charts, wording
+from results.leaderboard import MIN_SEEDS, OUTCOMES, Leaderboard
+
+
+def write_site(
+    folder: Path, leaderboard: Leaderboard, suite: Suite, cases: Mapping[str, Mapping[str, Any]] | None = None
+) -> Path:
+    """Write ``site/index.html`` into ``folder`` and return its path.
+
+    Args:
+        folder: the run's output folder.
+        leaderboard: what to show.
+        suite: the suite it belongs to, for its description and the command that reproduces it.
+        cases: by task, the fields ``system``, ``aligned_goal``, ``proxy_goals``, ``shift`` and ``harm`` of its case.
+    """
+    groups = [(alpha, [e for e in leaderboard.entries if e.alpha == alpha]) for alpha in leaderboard.alphas]
+    text = (
+        _environment()
+        .get_template("index.html.j2")
+        .render(
+            board=leaderboard,
+            suite=suite,
+            cases=cases or {},
+            groups=groups,
+            styles=charts.styles(leaderboard),
+            command=wording.command(leaderboard, suite),
+            flags=_flags(leaderboard),
+        )
+    )
+    path = folder / "site" / "index.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text)
+    return path
+
+
+def write_story_svg(path: Path, leaderboard: Leaderboard) -> None:
+    """Write the picture of capability against goal fidelity, at the lowest rate, as an SVG file of its own."""
+    entries = [entry for entry in leaderboard.entries if entry.alpha == leaderboard.alphas[0]]
+    text = (
+        _environment()
+        .get_template("story.svg.j2")
+        .render(board=leaderboard, entries=entries, styles=charts.styles(leaderboard))
+    )
+    write_atomically(path, text)
+
+
+def _flags(leaderboard: Leaderboard) -> list[str]:
+    """Return the knowledge flags to show: the known ones, and any other that a record names."""
+    used = {flag for entry in leaderboard.entries for flag in entry.knowledge}
+    return [*wording.KNOWLEDGE, *sorted(used - wording.KNOWLEDGE.keys())]
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("results"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"charts": charts, "wording": wording, "MIN_SEEDS": MIN_SEEDS, "OUTCOMES": OUTCOMES}
+    return environment
