@@ -118,7 +118,7 @@ class Context:
         level_generator: torch.Generator,
         rollout: Callable[[Levels], Rollout],
     ) -> None:
-        self._task = task
+        self._task: Task[Levels] = task
         self._uses = uses
         self._level_generator = level_generator
         self._rollout = rollout
@@ -204,7 +204,7 @@ class Mitigation:
     paper: ClassVar[str] = ""
     """Where the method was published."""
     fixed_alpha: ClassVar[float | None] = None
-    """Trains at this disambiguation rate whatever the suite's, and is therefore run once (needs ``level_generator``)."""
+    """Trains at this disambiguation rate whatever the suite's, and so is run once (needs ``level_generator``)."""
     restart_rollouts: ClassVar[bool] = False
     """True: every rollout starts all environments on the levels of one ``sample_levels(num_envs)`` call, and each
     environment repeats its level until the rollout ends, so that a level can be scored as a whole. False: episodes run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -74,12 +75,12 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if address is not None and address != "local":
         _check_reachable(address)
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     else:
         ray.init(
             address="local",
             include_dashboard=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             log_to_driver=False,
             object_store_memory=100 * 1024 * 1024,
         )

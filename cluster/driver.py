@@ -15,9 +15,10 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayError
 
+from benchmark import record as records
 from benchmark.errors import GoalpostsError, RequestError
 from benchmark.files import write_atomically
-from benchmark.record import CellKey, Commit
+from benchmark.record import CellKey, Commit, Record
 from cluster.cells import Cell
 from cluster.worker import Job, Outcome, finished_record, run_cell
 
@@ -119,7 +120,7 @@ def run_cells(
     connect: Callable[[], Any],
     observe: Observer,
     notify: Notify,
-    finished: Callable[[Cell], None],
+    finished: Callable[[Record], None],
     checkpoint_seconds: float = 5.0,
 ) -> list[Progress]:
     """Run every cell that has no current record.
@@ -134,7 +135,7 @@ def run_cells(
         connect: returns the context manager that holds the connection to Ray; not called when nothing is to run.
         observe: called with the state of all cells at every poll.
         notify: called with messages for the user.
-        finished: called once for each cell that is done, cached ones first.
+        finished: called once with the record of each cell that is done or has failed, cached ones first.
         checkpoint_seconds: least time between two checkpoints of a cell.
 
     Raises:
@@ -147,7 +148,7 @@ def run_cells(
             notify(notice)
         if record is not None:
             entry.state, entry.cached, entry.env_steps = "done", True, record.env_steps
-            finished(entry.cell)
+            finished(record)
     waiting = [entry for entry in progress if entry.state == "waiting"]
     if not waiting:
         return progress
@@ -165,8 +166,8 @@ def run_cells(
                     if _settle(entry, _result(reference), out, notify):
                         entry.attempts += 1
                         running[remote.remote(jobs[entry.cell.cell_id])] = entry
-                    elif entry.state == "done":
-                        finished(entry.cell)
+                    else:
+                        finished(records.read(entry.cell.folder(out) / "record.json"))
                 for reference, entry in running.items():
                     if _stalled(entry, out):
                         notify(f"{entry.cell.cell_id} stood still for {STALL_SECONDS:.0f} s and is restarted.")

@@ -96,7 +96,7 @@ def _run(job: Job, folder: Path, notices: list[str]) -> None:
     state, moved = checkpoint.load_or_set_aside(folder / "checkpoint")
     if moved is not None:
         notices.append(
-            f"A checkpoint of {cell.cell_id} was damaged; it is kept as {moved.name}, and the cell restarts."
+            f"A checkpoint of {cell.cell_id} is damaged; it was set aside as {moved.name}, the cell restarts."
         )
     trainer = make_trainer(cell)
     with _metrics_file(folder / "metrics.jsonl", state[1] if state else 0) as report:

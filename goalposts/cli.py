@@ -15,7 +15,7 @@ import warnings
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 import typer
@@ -81,8 +81,7 @@ def run(
     gpus = _gpus_per_cell(gpus_per_cell)
     salt = evaluation_salt()
     selection = Selection(tuple(task or ()), tuple(mitigation or ()), tuple(alpha or ()), seeds)
-    device = "cuda" if gpus > 0 else "cpu"
-    cells = cells_of(suite, selection, device=device, salt_commitment=salt_commitment(salt))
+    cells = cells_of(suite, selection, device="cuda" if gpus > 0 else "cpu", salt_commitment=salt_commitment(salt))
     if dry_run:
         _print_plan(suite, cells)
         return
@@ -112,17 +111,17 @@ def _print_plan(suite: Suite, cells: list[Cell]) -> None:
 
 def _run(suite: Suite, cells: list[Cell], folder: Path, salt: str, address: str | None, gpus: float) -> int:
     """Run ``cells`` into ``folder`` and publish the result there; return how many cells failed."""
-    from results.table import print_leaderboard
-
     from cluster.cells import library_versions, source_commit
     from cluster.connection import connected
     from cluster.driver import claimed, run_cells
     from goalposts.mirroring import MirrorThread
     from goalposts.progress import RunDisplay
+    from results.table import print_leaderboard
 
     folder = folder.absolute()
     with claimed(folder, suite.id, cells):
         mirror = MirrorThread(folder, suite.id)
+        status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
         try:
             with RunDisplay(err) as display:
                 progress = run_cells(
@@ -135,16 +134,17 @@ def _run(suite: Suite, cells: list[Cell], folder: Path, salt: str, address: str 
                     connect=lambda: connected(address),
                     observe=display.update,
                     notify=display.notify,
-                    finished=lambda cell: mirror.log_cell(cell.folder(folder)),
+                    finished=mirror.log_cell,
                 )
             board = _publish(folder)
             mirror.log_leaderboard(board)
+            failed = [entry for entry in progress if entry.state == "failed"]
+            status = "FAILED" if failed else "FINISHED"
         finally:
-            problem = mirror.finish()
+            problem = mirror.finish(status)
         if problem is not None:
             err.print(f"MLflow could not be written ({problem}); records and leaderboard are complete.", style="yellow")
     print_leaderboard(out, board)
-    failed = [entry for entry in progress if entry.state == "failed"]
     for entry in failed:
         err.print(f"Failed: {entry.cell.cell_id}: {entry.error}", style="red", soft_wrap=True)
     _print_next_steps(suite, folder)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
-from results.mlflow_mirror import Mirror
-
+from benchmark.record import Record
 from results.leaderboard import Leaderboard
+from results.mlflow_mirror import Mirror
 
 
 class MirrorThread:
@@ -22,19 +23,19 @@ class MirrorThread:
     def _submit(self, call: Callable[[Mirror], None]) -> None:
         self._calls.append(self._executor.submit(lambda: call(self._mirror.result())))
 
-    def log_cell(self, folder: Path) -> None:
-        """Mirror the finished cell in ``folder``."""
-        self._submit(lambda mirror: mirror.log_cell(folder))
+    def log_cell(self, record: Record) -> None:
+        """Mirror a cell that is done or has failed."""
+        self._submit(lambda mirror: mirror.log_cell(record))
 
     def log_leaderboard(self, leaderboard: Leaderboard) -> None:
         """Mirror the result of the run, and mark it finished."""
         self._submit(lambda mirror: mirror.log_leaderboard(leaderboard))
 
-    def finish(self) -> str | None:
-        """Wait for all calls; return why the mirror is incomplete, or None."""
+    def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> str | None:
+        """Mark the run as ended and wait for all calls; return why the mirror is incomplete, or None."""
+        self._submit(lambda mirror: mirror.close(status))
         self._executor.shutdown(wait=True)
-        for call in (self._mirror, *self._calls):
+        for call in self._calls:
             if (error := call.exception()) is not None:
                 return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        self._mirror.result().close()
         return None

@@ -28,7 +28,9 @@ class GoalMulti(Mitigation):
     def observe(self, observation: Tensor, told_goal: Tensor | None) -> Tensor:
         """Append the goal as a one-hot vector; to an image, as a channel whose k-th pixel says goal k."""
         assert told_goal is not None
-        shape = observation.shape
-        width = shape[1:].numel() // shape[1] if len(shape) == 4 else self.context.num_goals
-        told = torch.nn.functional.one_hot(told_goal, width).to(observation.dtype)
-        return torch.cat([observation, told.view(-1, 1, *shape[2:]) if len(shape) == 4 else told], dim=1)
+        if observation.dim() == 2:
+            told = torch.nn.functional.one_hot(told_goal, self.context.num_goals)
+        else:
+            height, width = observation.shape[-2:]
+            told = torch.nn.functional.one_hot(told_goal, height * width).view(-1, 1, height, width)
+        return torch.cat([observation, told.to(observation.dtype)], dim=1)

@@ -99,12 +99,12 @@ def _listed(names: Sequence[str]) -> str:
 
 def fraction(value: float | None) -> str:
     """Return a rate in [0, 1] with two decimals, or a dash for none."""
-    return "–" if value is None else f"{value:.2f}"  # noqa: RUF001
+    return "–" if value is None else f"{value:.2f}"
 
 
 def score(value: float | None) -> str:
     """Return a score with one decimal, or a dash for none."""
-    return "–" if value is None else f"{round(value, 1) + 0.0:.1f}"  # noqa: RUF001
+    return "–" if value is None else f"{round(value, 1) + 0.0:.1f}"
 
 
 def fidelity(entry: Entry) -> str:
@@ -119,10 +119,10 @@ def bounds(interval: Interval, decimals: int) -> str:
 
 
 def rank(entry: Entry) -> str:
-    """Return an entry's interval of ranks, such as ``1`` or ``2–4``, or a dash for none."""  # noqa: RUF002
+    """Return an entry's interval of ranks, such as ``1`` or ``2–4``, or a dash for none."""
     if entry.rank_low is None:
-        return "–"  # noqa: RUF001
-    return f"{entry.rank_low}" if entry.rank_low == entry.rank_high else f"{entry.rank_low}–{entry.rank_high}"  # noqa: RUF001
+        return "–"
+    return f"{entry.rank_low}" if entry.rank_low == entry.rank_high else f"{entry.rank_low}–{entry.rank_high}"
 
 
 def steps(value: int) -> str:

@@ -195,10 +195,8 @@ class Prepared:
 
 def reference_policy(task: Task[Any], name: str, env: BatchedEnv[Any], random: torch.Generator) -> Policy:
     """Return the reference policy ``name`` (``aligned``, ``proxy``, ``random`` or a goal's name)."""
-    if name == "random":
-        act = task.random_policy(env, random)
-    else:
-        act = task.planner_policy(task.reference_goal(name), env)
+    is_random = name == "random"
+    act = task.random_policy(env, random) if is_random else task.planner_policy(task.reference_goal(name), env)
     return lambda observation: (act(observation), None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Generic, Literal, NamedTuple, TypeVar
@@ -247,13 +248,8 @@ class Task(ABC, Generic[L]):
         parts = []
         for kind, count in ((False, num_levels - num_randomized), (True, num_randomized)):
             if count:
-                parts.append(
-                    self._fill(
-                        lambda n, kind=kind: self._draw(n, kind, generator),
-                        (lambda levels: ~levels.reserved(), self.valid),
-                        count,
-                    )
-                )
+                draw = functools.partial(self._draw, randomized=kind, generator=generator)
+                parts.append(self._fill(draw, (lambda levels: ~levels.reserved(), self.valid), count))
         order = randomized.long().argsort(stable=True).argsort()
         return type(parts[0]).concatenate(parts)[order]
 

@@ -182,12 +182,8 @@ class Fraud(Task[FraudLevels]):
             return torch.rand(*size, generator=generator, device=device)
 
         def one_hot(weights: tuple[float, ...]) -> Tensor:
-            drawn = torch.multinomial(
-                torch.tensor(weights, dtype=torch.float32, device=device),
-                shape[0] * shape[1],
-                replacement=True,
-                generator=generator,
-            )
+            chances = torch.tensor(weights, dtype=torch.float32, device=device)
+            drawn = torch.multinomial(chances, shape[0] * shape[1], replacement=True, generator=generator)
             return torch.nn.functional.one_hot(drawn, len(weights)).view(*shape, len(weights)).float()
 
         payments = torch.zeros(*shape, NUM_FEATURES, device=device)

@@ -33,7 +33,7 @@ class PPOLearner(PPOTorchLearner):
     """
 
     def __init__(self, config: PPOConfig, network: TorchRLModule, max_grad_norm: float) -> None:
-        super().__init__(config=config)
+        super().__init__(config=config)  # type: ignore[no-untyped-call]
         self.network = network
         self.max_grad_norm = max_grad_norm
         self.extra_loss: ExtraLoss | None = None
@@ -48,7 +48,7 @@ class PPOLearner(PPOTorchLearner):
         return module
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        params = self.get_parameters(self._module[module_id])
+        params = self.get_parameters(self.module[module_id])
         self.register_optimizer(
             module_id=module_id,
             optimizer=torch.optim.Adam(params, eps=1e-5, fused=True),
@@ -57,7 +57,7 @@ class PPOLearner(PPOTorchLearner):
         )
 
     def compute_loss_for_module(
-        self, *, module_id: str, config: Any, batch: Mapping[str, Tensor], fwd_out: Mapping[str, Tensor]
+        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> Tensor:
         """Return the clipped surrogate, value and entropy loss, each averaged with the transitions' weights.
 
@@ -85,7 +85,8 @@ class PPOLearner(PPOTorchLearner):
             metrics["extra_loss"] = extra
         metrics["loss"] = loss
         self.minibatch_metrics.append({name: tensor.detach() for name, tensor in metrics.items()})
-        return loss
+        total: Tensor = loss
+        return total
 
     def postprocess_gradients(self, gradients_dict: dict[Any, Tensor]) -> dict[Any, Tensor]:
         """Clip the global norm in one fused call, and keep it: a gradient that is not finite shows in it."""

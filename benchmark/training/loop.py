@@ -248,10 +248,11 @@ def build_module(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(*stream, "network"))
-        module = hooks.mitigation.build_module(spec)
+        module: TorchRLModule = hooks.mitigation.build_module(spec)
     if module.is_stateful():
         raise HookError("Hook 'build_module' returned a module with state; policies are feed-forward in this version.")
-    return module.to(device)
+    module.to(device)
+    return module
 
 
 def _rollout_metrics(rollout: Rollout) -> dict[str, float]:

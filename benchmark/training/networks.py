@@ -80,7 +80,8 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI):
         """Return the trunk's output, ``float32[n, hidden_sizes[-1]]``."""
         with torch.autocast(observation.device.type, torch.bfloat16, enabled=self.spec.bf16):
             inputs = observation.to(torch.bfloat16 if self.spec.bf16 else torch.float32)
-            return self.trunk(inputs).float()
+            embeddings: Tensor = self.trunk(inputs).float()
+        return embeddings
 
     def _forward(self, batch: dict[str, Any], **_kwargs: Any) -> dict[str, Tensor]:
         embeddings = self.embed(batch[Columns.OBS])
@@ -93,7 +94,8 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI):
     def compute_values(self, batch: dict[str, Any], embeddings: Tensor | None = None) -> Tensor:
         if embeddings is None:
             embeddings = self.embed(batch[Columns.OBS])
-        return self.value_head(embeddings).squeeze(-1)
+        values: Tensor = self.value_head(embeddings).squeeze(-1)
+        return values
 
 
 def build(spec: ModuleSpec) -> TorchRLModule:

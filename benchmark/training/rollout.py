@@ -155,10 +155,7 @@ class Collector:
 
     def refresh(self, rollout: Rollout) -> None:
         """Recompute logits, log-probabilities and values of a relabelled rollout under the current policy."""
-        flat = rollout.told_goals.numel()
-        outputs = self.policy(
-            rollout.observations.view(flat, *self.task.observation_shape), rollout.told_goals.view(-1)
-        )
+        outputs = self.policy(rollout.observations.flatten(0, 1), rollout.told_goals.flatten())
         rollout.logits = outputs[Columns.ACTION_DIST_INPUTS].view_as(rollout.logits)
         rollout.values = outputs[Columns.VF_PREDS].view_as(rollout.values)
         rollout.log_probs = _log_probs(rollout.logits, rollout.actions)

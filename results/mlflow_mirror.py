@@ -1,0 +1,215 @@
+"""The MLflow mirror of a run: one parent run for its output folder, one nested run for each cell.
+
+The records are the truth; this is a copy for browsing. Only the driver writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from benchmark.errors import CorruptFileError
+from benchmark.record import Record
+from results.leaderboard import OUTCOMES, Leaderboard
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_BATCH = 1000
+"""The most metrics that MLflow takes at once."""
+_PARAM_BATCH = 100
+_MAX_PARAM_LENGTH = 6000
+_KEY, _KIND, _SUITE, _CELL, _EVAL = (
+    f"goalposts.{name}" for name in ("mirrored", "kind", "suite", "cell_id", "eval_id")
+)
+
+
+class Mirror:
+    """Writes ``mlflow.db`` and ``mlartifacts/`` in an output folder; MLflow's global state is left alone.
+
+    Opening a fresh folder creates the database schema, which takes seconds; logging is idempotent.
+    """
+
+    def __init__(self, out: Path, suite_id: str) -> None:
+        """Open the mirror of the output folder ``out``, and reopen its parent run if it has one."""
+        self._out = out.resolve()
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        with _quiet():
+            from mlflow.tracking import MlflowClient
+
+            for name in ("mlflow", "alembic"):
+                logging.getLogger(name).setLevel(logging.ERROR)
+            database = self._out / "mlflow.db"
+            with closing(sqlite3.connect(database)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+            self._client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+            self._experiment_id = self._experiment(suite_id)
+            self._parent_id = self._parent(suite_id)
+            self._mirrored = self._finished_cells()
+
+    def log_cell(self, record: Record) -> None:
+        """Mirror a cell's record, its metrics and its ``record.json``, unless it is mirrored already.
+
+        Raises:
+            CorruptFileError: its ``metrics.jsonl`` is damaged.
+        """
+        identity = (record.cell_id, record.eval_id)
+        if identity in self._mirrored:
+            return
+        folder = self._out / "cells" / record.cell_id
+        metrics = [*_training_metrics(folder / "metrics.jsonl"), *_final_metrics(record)]
+        with _quiet():
+            run_id = self._start(_run_name(record), _cell_tags(record) | {"mlflow.parentRunId": self._parent_id})
+            self._log(run_id, metrics, _params(record))
+            if (path := folder / "record.json").exists():
+                self._client.log_artifact(run_id, str(path))
+            self._client.set_tag(run_id, _KEY, "true")
+            self._client.set_terminated(run_id, "FINISHED" if record.status == "done" else "FAILED")
+        self._mirrored.add(identity)
+
+    def log_leaderboard(self, leaderboard: Leaderboard) -> None:
+        """Put the leaderboard's summary, its file and its page on the parent run."""
+        metrics = [
+            (_key(f"{entry.mitigation}/alpha={entry.alpha:g}/{quantity}"), interval.mean, 0)
+            for entry in leaderboard.entries
+            for quantity in ("score", "capability", "goal_fidelity")
+            if (interval := getattr(entry, quantity)) is not None
+        ]
+        with _quiet():
+            self._log(self._parent_id, metrics, {})
+            for path in (self._out / "leaderboard.json", self._out / "site" / "index.html"):
+                if path.exists():
+                    self._client.log_artifact(self._parent_id, str(path))
+
+    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+        """End the parent run; the next run on the folder reopens it."""
+        with _quiet():
+            self._client.set_terminated(self._parent_id, status)
+
+    def _experiment(self, suite_id: str) -> str:
+        experiment = self._client.get_experiment_by_name(suite_id)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        artifacts = (self._out / "mlartifacts").as_uri()
+        return str(self._client.create_experiment(suite_id, artifact_location=artifacts))
+
+    def _parent(self, suite_id: str) -> str:
+        runs = list(self._runs(f"tags.`{_KIND}` = 'suite'"))
+        if not runs:
+            return self._start(suite_id, {_KIND: "suite", _SUITE: suite_id})
+        run_id = str(runs[0].info.run_id)
+        self._client.update_run(run_id, status="RUNNING")
+        return run_id
+
+    def _finished_cells(self) -> set[tuple[str, str]]:
+        """Return the mirrored cells, and delete what an interrupted run mirrored in part."""
+        finished = set()
+        for run in list(self._runs(f"tags.`{_KIND}` = 'cell'")):
+            if _KEY in run.data.tags:
+                finished.add((run.data.tags[_CELL], run.data.tags[_EVAL]))
+            else:
+                self._client.delete_run(run.info.run_id)
+        return finished
+
+    def _runs(self, condition: str) -> Iterator[Run]:
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment_id], condition, page_token=token)
+            yield from page
+            if not (token := page.token):
+                return
+
+    def _start(self, name: str, tags: Mapping[str, str]) -> str:
+        return str(self._client.create_run(self._experiment_id, tags=dict(tags), run_name=name).info.run_id)
+
+    def _log(self, run_id: str, metrics: Iterable[tuple[str, float, int]], params: Mapping[str, str]) -> None:
+        from mlflow.entities import Metric, Param
+
+        now = int(time.time() * 1000)
+        values = [Metric(name, value, now, step) for name, value, step in metrics]
+        for start in range(0, len(values), _BATCH):
+            self._client.log_batch(run_id, metrics=values[start : start + _BATCH])
+        texts = [Param(name, value) for name, value in params.items()]
+        for start in range(0, len(texts), _PARAM_BATCH):
+            self._client.log_batch(run_id, params=texts[start : start + _PARAM_BATCH])
+
+
+def _training_metrics(path: Path) -> Iterator[tuple[str, float, int]]:
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            step = int(row["env_steps"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptFileError(f"Line {number} of {str(path)!r} is no row of metrics: {error}.") from error
+        for name, value in row.items():
+            if name != "env_steps" and isinstance(value, int | float) and not isinstance(value, bool):
+                yield _key(f"train/{name}"), float(value), step
+
+
+def _final_metrics(record: Record) -> Iterator[tuple[str, float, int]]:
+    for name in ("score", "capability", "goal_fidelity", "regret"):
+        value: float | None = getattr(record, name)
+        if value is not None:
+            yield name, value, record.env_steps
+    for split, result in record.splits.items():
+        for outcome in OUTCOMES:
+            if result.episodes:
+                yield _key(f"{split}/{outcome}"), getattr(result, outcome) / result.episodes, record.env_steps
+
+
+def _params(record: Record) -> dict[str, str]:
+    fields = {"cell": record.cell.model_dump(), "device": record.device, "dtype": record.dtype, "config": record.config}
+    return {_key(name): str(value)[:_MAX_PARAM_LENGTH] for name, value in _flattened(fields)}
+
+
+def _flattened(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _cell_tags(record: Record) -> dict[str, str]:
+    return {
+        _KIND: "cell",
+        _SUITE: record.cell.suite,
+        _CELL: record.cell_id,
+        _EVAL: record.eval_id,
+        "goalposts.task": record.cell.task,
+        "goalposts.mitigation": record.cell.mitigation,
+        "goalposts.status": record.status,
+        "goalposts.verdict": record.verdict or "",
+        "goalposts.trust": record.trust,
+        "goalposts.salt_commitment": record.salt_commitment,
+        "goalposts.commit": record.commit.id or "",
+        "goalposts.error": record.error or "",
+    }
+
+
+def _run_name(record: Record) -> str:
+    cell = record.cell
+    return f"{cell.task}/{cell.mitigation}/alpha={cell.alpha:g}/seed={cell.seed}"
+
+
+def _key(name: str) -> str:
+    """Return ``name`` with only the characters and the length that MLflow allows in a key."""
+    return "".join(letter if letter.isalnum() or letter in "_-. :/" else "_" for letter in name)[:250]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ignore the deprecation warnings that MLflow's dependencies raise at each other."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

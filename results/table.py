@@ -1,0 +1,66 @@
+"""The leaderboard as a table for the terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from results import wording
+from results.leaderboard import MIN_SEEDS, Entry, Leaderboard
+
+
+def print_leaderboard(console: Console, leaderboard: Leaderboard) -> None:
+    """Print the ranking, one table for each disambiguation rate, and what its marks mean."""
+    for alpha in leaderboard.alphas:
+        rate = f", disambiguation rate {alpha:g}" if len(leaderboard.alphas) > 1 else ""
+        table = Table(
+            title=f"Leaderboard of {leaderboard.suite}{rate}",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            collapse_padding=True,
+        )
+        table.add_column("Rank", justify="right", no_wrap=True)
+        table.add_column("Mitigation,\nand what it was told", overflow="fold")
+        table.add_column("Score", justify="right", no_wrap=True)
+        table.add_column("95%", no_wrap=True)
+        table.add_column("Goal\nfidelity", justify="right", no_wrap=True)
+        table.add_column("Capability", justify="right", no_wrap=True)
+        table.add_column("Misgeneral-\nizing seeds", justify="right", no_wrap=True)
+        for entry in leaderboard.entries:
+            if entry.alpha == alpha:
+                table.add_row(*_cells(entry))
+        console.print(table)
+    for note in _notes(leaderboard):
+        console.print(Text(note, style="dim"))
+
+
+def _cells(entry: Entry) -> list[Text]:
+    # Text objects, because a name such as "[red]" would be read as markup.
+    name = Text(f"{entry.mitigation}{'' if entry.rated else '*'}{'' if entry.complete else ' (incomplete)'}")
+    name.append(f"\n{wording.told(entry)}", style="dim")
+    figures = [
+        wording.score(entry.score.mean if entry.score else None),
+        wording.bounds(entry.score, 0) if entry.score else "",
+        wording.fidelity(entry),
+        wording.fraction(entry.capability.mean if entry.capability else None),
+        f"{entry.misgeneralized_seeds}/{entry.seeds}",
+    ]
+    return [Text(wording.rank(entry)), name, *map(Text, figures)]
+
+
+def _notes(leaderboard: Leaderboard) -> list[str]:
+    notes = ["Score: 0 = a perfect proxy-seeker, 100 = a perfect goal-seeker."]
+    if leaderboard.indicative:
+        notes.append(f"Intervals are indicative: fewer than {MIN_SEEDS} seeds.")
+    if not all(entry.rated for entry in leaderboard.entries):
+        notes.append("* unrated: too few seeds learned the training task; ranked below all others.")
+    notes += [
+        f"Failed: {entry.mitigation} at rate {entry.alpha:g} on {cell.task}, seed {cell.seed}: {cell.error}"
+        for entry in leaderboard.entries
+        for cell in entry.failed
+    ]
+    return notes
