@@ -121,7 +121,7 @@ def run_cells(
     observe: Observer,
     notify: Notify,
     finished: Callable[[Record], None],
-    checkpoint_seconds: float = 5.0,
+    checkpoint_seconds: float,
 ) -> list[Progress]:
     """Run every cell that has no current record.
 

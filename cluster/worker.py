@@ -37,7 +37,7 @@ class Job:
     salt: str
     commit: Commit
     versions: dict[str, str]
-    checkpoint_seconds: float = 5.0
+    checkpoint_seconds: float
 
 
 @dataclasses.dataclass(frozen=True)

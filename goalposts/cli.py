@@ -70,6 +70,9 @@ def run(
     alpha: Annotated[
         list[float] | None, typer.Option(metavar="A", help="Disambiguation rate; may be repeated.")
     ] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(metavar="S", help="Least time between two checkpoints of a cell.", min=0.0)
+    ] = 5.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and stop.")] = False,
 ) -> None:
     """Train and evaluate a suite's cells, then rank the mitigations. The same command resumes."""
@@ -86,7 +89,7 @@ def run(
         _print_plan(suite, cells)
         return
     target = folder if folder is not None else Path("runs") / suite.name
-    failed = _run(suite, cells, target, salt, address, gpus)
+    failed = _run(suite, cells, target, salt, address, gpus, checkpoint_seconds)
     if failed:
         raise typer.Exit(EXIT_FAILED_CELL)
 
@@ -109,7 +112,15 @@ def _print_plan(suite: Suite, cells: list[Cell]) -> None:
     out.print(f"{suite.id}: {len(cells)} cells, {total:,} environment steps")
 
 
-def _run(suite: Suite, cells: list[Cell], folder: Path, salt: str, address: str | None, gpus: float) -> int:
+def _run(
+    suite: Suite,
+    cells: list[Cell],
+    folder: Path,
+    salt: str,
+    address: str | None,
+    gpus: float,
+    checkpoint_seconds: float,
+) -> int:
     """Run ``cells`` into ``folder`` and publish the result there; return how many cells failed."""
     from cluster.cells import library_versions, source_commit
     from cluster.connection import connected
@@ -135,6 +146,7 @@ def _run(suite: Suite, cells: list[Cell], folder: Path, salt: str, address: str 
                     observe=display.update,
                     notify=display.notify,
                     finished=mirror.log_cell,
+                    checkpoint_seconds=checkpoint_seconds,
                 )
             board = _publish(folder)
             mirror.log_leaderboard(board)

@@ -41,16 +41,16 @@ class Mirror:
     def __init__(self, out: Path, suite_id: str) -> None:
         """Open the mirror of the output folder ``out``, and reopen its parent run if it has one."""
         self._out = out.resolve()
+        self._database = self._out / "mlflow.db"
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         with _quiet():
             from mlflow.tracking import MlflowClient
 
             for name in ("mlflow", "alembic"):
                 logging.getLogger(name).setLevel(logging.ERROR)
-            database = self._out / "mlflow.db"
-            with closing(sqlite3.connect(database)) as connection:
+            with closing(sqlite3.connect(self._database)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
-            self._client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+            self._client = MlflowClient(tracking_uri=f"sqlite:///{self._database}")
             self._experiment_id = self._experiment(suite_id)
             self._parent_id = self._parent(suite_id)
             self._mirrored = self._finished_cells()
@@ -90,9 +90,11 @@ class Mirror:
                     self._client.log_artifact(self._parent_id, str(path))
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-        """End the parent run; the next run on the folder reopens it."""
+        """End the parent run, which the next run on the folder reopens, and leave ``mlflow.db`` whole in one file."""
         with _quiet():
             self._client.set_terminated(self._parent_id, status)
+        with closing(sqlite3.connect(self._database)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _experiment(self, suite_id: str) -> str:
         experiment = self._client.get_experiment_by_name(suite_id)

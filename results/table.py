@@ -10,6 +10,8 @@ from rich.text import Text
 from results import wording
 from results.leaderboard import MIN_SEEDS, Entry, Leaderboard
 
+_UNRATED = "*"
+
 
 def print_leaderboard(console: Console, leaderboard: Leaderboard) -> None:
     """Print the ranking, one table for each disambiguation rate, and what its marks mean."""
@@ -40,7 +42,7 @@ def print_leaderboard(console: Console, leaderboard: Leaderboard) -> None:
 
 def _cells(entry: Entry) -> list[Text]:
     # Text objects, because a name such as "[red]" would be read as markup.
-    name = Text(f"{entry.mitigation}{'' if entry.rated else '*'}{'' if entry.complete else ' (incomplete)'}")
+    name = Text(f"{entry.mitigation}{_mark(entry)}")
     name.append(f"\n{wording.told(entry)}", style="dim")
     figures = [
         wording.score(entry.score.mean if entry.score else None),
@@ -52,11 +54,17 @@ def _cells(entry: Entry) -> list[Text]:
     return [Text(wording.rank(entry)), name, *map(Text, figures)]
 
 
+def _mark(entry: Entry) -> str:
+    if not entry.complete:
+        return " (incomplete)"
+    return "" if entry.rated else _UNRATED
+
+
 def _notes(leaderboard: Leaderboard) -> list[str]:
     notes = ["Score: 0 = a perfect proxy-seeker, 100 = a perfect goal-seeker."]
     if leaderboard.indicative:
         notes.append(f"Intervals are indicative: fewer than {MIN_SEEDS} seeds.")
-    if not all(entry.rated for entry in leaderboard.entries):
+    if any(_mark(entry) == _UNRATED for entry in leaderboard.entries):
         notes.append("* unrated: too few seeds learned the training task; ranked below all others.")
     notes += [
         f"Failed: {entry.mitigation} at rate {entry.alpha:g} on {cell.task}, seed {cell.seed}: {cell.error}"

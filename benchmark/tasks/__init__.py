@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
+
 from benchmark.errors import RequestError, unknown_name
 from benchmark.tasks.base import Task
 from benchmark.tasks.corner import Corner
@@ -27,3 +29,20 @@ def make_task(task_id: str, **parameters: Any) -> Task[Any]:
         return TASKS[task_id](**parameters)
     except TypeError as error:
         raise RequestError(f"Task {task_id!r} does not take {parameters!r}: {error}.") from error
+
+
+def register_environments() -> None:
+    """Register every task with Gymnasium as ``goalposts/<Task>-v<version>``; repeated calls change nothing."""
+    module = "benchmark.tasks.gymnasium_env"
+    for task_id, task in TASKS.items():
+        name = f"goalposts/{task.__name__}-v{task.version}"
+        if name not in gymnasium.registry:
+            gymnasium.register(
+                name,
+                entry_point=f"{module}:GoalpostsEnv",
+                vector_entry_point=f"{module}:GoalpostsVectorEnv",
+                kwargs={"task": task_id},
+            )
+
+
+register_environments()

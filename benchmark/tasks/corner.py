@@ -156,19 +156,22 @@ class Corner(Task[CornerLevels]):
 
     def optimal_return(self, levels: CornerLevels, goal: int, gamma: float) -> Tensor:
         distance = self._start_distance(levels, goal)
-        reached = (distance <= self.time_limit) & (distance > 0)
-        return torch.where(reached, gamma ** (distance - 1).clamp(min=0).double(), 0.0)
+        # Who starts on a goal achieves it by bumping into the border: only grid corners are ever started on.
+        steps = distance.clamp(min=1)
+        return torch.where(steps <= self.time_limit, gamma ** (steps - 1).double(), 0.0)
 
     def planner_policy(self, goal: int, env: BatchedEnv[CornerLevels]) -> ReferencePolicy:
-        """Return the policy that steps to the neighbour nearest to ``goal``, for the episodes now in ``env``."""
+        """Return the policy that lands nearest to ``goal``, for the episodes now in ``env``."""
         assert isinstance(env, CornerEnv)
         distance = self.distance_to_goal(env.current_levels(), goal)
         padded = torch.full((env.num_envs, env.width * env.width), UNREACHABLE, device=env.device)
         padded[:, env.inner] = distance
 
         def act(_observation: Tensor) -> Tensor:
-            neighbours = env.state["agent"].unsqueeze(1) + env.moves
-            return padded.gather(1, neighbours).argmin(dim=1)
+            agent = env.state["agent"].unsqueeze(1)
+            targets = agent + env.moves
+            landings = torch.where(env.state["walls"].gather(1, targets), agent, targets)
+            return padded.gather(1, landings).argmin(dim=1)
 
         return act
 

@@ -22,7 +22,7 @@ def distances(walls: Tensor, target: Tensor) -> Tensor:
     num_levels, height, width = walls.shape
     free = ~walls
     reached = torch.zeros_like(walls)
-    reached.view(num_levels, -1).scatter_(1, target.unsqueeze(1), True)
+    reached.view(num_levels, height * width).scatter_(1, target.unsqueeze(1), True)
     reached &= free
     steps = torch.zeros(walls.shape, dtype=torch.int32, device=walls.device)
     while True:

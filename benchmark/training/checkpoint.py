@@ -24,11 +24,13 @@ Loaded = tuple[dict[str, Any], int, str]
 
 
 def _flatten(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """Return ``tree`` with each tensor replaced by its path (a JSON pointer), and the tensor under it in ``tensors``."""
     if isinstance(tree, Tensor):
         tensors[path] = tree.detach().contiguous().cpu().clone()
         return {_TENSOR: path}
     if isinstance(tree, Mapping):
-        return {str(key): _flatten(value, f"{path}/{key}", tensors) for key, value in tree.items()}
+        escaped = {key: str(key).replace("~", "~0").replace("/", "~1") for key in tree}
+        return {str(key): _flatten(value, f"{path}/{escaped[key]}", tensors) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
         return [_flatten(value, f"{path}/{i}", tensors) for i, value in enumerate(tree)]
     return tree

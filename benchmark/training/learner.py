@@ -80,9 +80,10 @@ class PPOLearner(PPOTorchLearner):
         entropy_coeff = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
         loss = policy + config.vf_loss_coeff * value - entropy_coeff * entropy
         metrics = {"policy_loss": policy, "value_loss": value, "entropy": entropy}
-        if self.extra_loss is not None and (extra := self.extra_loss(batch, fwd_out)) is not None:
-            loss = loss + extra
-            metrics["extra_loss"] = extra
+        if self.extra_loss is not None:
+            extra = self.extra_loss(batch, fwd_out)
+            metrics["extra_loss"] = torch.zeros_like(loss) if extra is None else extra
+            loss = loss + metrics["extra_loss"]
         metrics["loss"] = loss
         self.minibatch_metrics.append({name: tensor.detach() for name, tensor in metrics.items()})
         total: Tensor = loss
@@ -135,14 +136,18 @@ class PPOLearner(PPOTorchLearner):
                 losses = self.compute_losses(fwd_out=outputs, batch=batch)
                 self.apply_gradients(self.postprocess_gradients(self.compute_gradients(losses)))
         self.after_gradient_based_update(timesteps=timesteps)
-        means = {
-            name: float(torch.stack([metrics[name] for metrics in self.minibatch_metrics]).mean())
-            for name in self.minibatch_metrics[0]
-        }
-        for name, value in means.items():
-            if not torch.isfinite(torch.tensor(value)):
-                raise NonFiniteError(f"{name} is {value!r} at environment step {env_steps}.")
-        return means
+        return self._means(env_steps)
+
+    def _means(self, env_steps: int) -> dict[str, float]:
+        """Return each metric's mean over the update's minibatches, all of which must be finite."""
+        names = list(self.minibatch_metrics[0])
+        values = torch.stack([torch.stack([metrics[name] for name in names]) for metrics in self.minibatch_metrics])
+        bad = (~torch.isfinite(values)).nonzero()
+        if len(bad):
+            minibatch, column = bad[0].tolist()
+            value = float(values[minibatch, column])
+            raise NonFiniteError(f"{names[column]} is {value!r} at environment step {env_steps}.")
+        return dict(zip(names, values.mean(dim=0).tolist(), strict=True))
 
 
 def build_learner(module: TorchRLModule, config: TrainingConfig, device: torch.device) -> PPOLearner:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from factory import SUITE, record, split, story
 
 from benchmark import record as record_file
 from benchmark.errors import CorruptFileError, RequestError
@@ -19,6 +18,7 @@ from results.leaderboard import (
     read_records,
     write_leaderboard,
 )
+from tests.results.factory import SUITE, record, split, story
 
 
 def entries_of(records: Sequence[Record], suite: Suite = SUITE) -> dict[str, Entry]:

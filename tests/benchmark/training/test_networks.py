@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.torch import TorchRLModule
+
+from benchmark.errors import HookError, RequestError
+from benchmark.mitigation import Mitigation, ModuleSpec
+from benchmark.training.networks import TRUNKS, ActorCritic, build
+from tests.toy import trainer
+
+
+def spec(network: str = "mlp", shape: tuple[int, ...] = (2, 5, 5), bf16: bool = False) -> ModuleSpec:
+    return ModuleSpec(shape, num_actions=3, network=network, hidden_sizes=(16, 8), bf16=bf16, builder=build)
+
+
+@pytest.mark.parametrize("network", sorted(TRUNKS))
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
+def test_heads_are_float32(network: str, bf16: bool, dtype: torch.dtype) -> None:
+    module = spec(network, bf16=bf16).build()
+    seen: dict[str, torch.dtype] = {}
+    module.trunk.register_forward_hook(lambda _module, _inputs, output: seen.update(trunk=output.dtype))
+    for head in ("policy_head", "value_head"):
+        getattr(module, head).register_forward_hook(lambda _m, inputs, _o, head=head: seen.update({head: inputs[0].dtype}))
+    observation = torch.ones(4, 2, 5, 5).to(dtype)
+    outputs = module.forward_train({Columns.OBS: observation})
+    assert seen == {
+        "trunk": torch.bfloat16 if bf16 else torch.float32,
+        "policy_head": torch.float32,
+        "value_head": torch.float32,
+    }
+    assert outputs[Columns.ACTION_DIST_INPUTS].shape == (4, 3)
+    assert outputs[Columns.VF_PREDS].shape == (4,)
+    assert {output.dtype for output in outputs.values()} == {torch.float32}
+    assert torch.equal(module.compute_values({Columns.OBS: observation}), outputs[Columns.VF_PREDS])
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_conv_fits_odd_and_even_images(size: int) -> None:
+    module = spec("conv", (3, size, size + 1)).build()
+    assert module.forward_train({Columns.OBS: torch.zeros(2, 3, size, size + 1)})[Columns.VF_PREDS].shape == (2,)
+
+
+def test_conv_needs_images() -> None:
+    with pytest.raises(RequestError, match=r"conv.*\(7,\)"):
+        spec("conv", (7,)).build()
+
+
+def test_weights_depend_on_the_stream_alone() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.rand(1)
+        return torch.cat([tensor.flatten() for tensor in trainer(seed=seed).module.parameters()])
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+
+
+class Stateful(ActorCritic):
+    def get_initial_state(self) -> dict[str, torch.Tensor]:
+        return {"memory": torch.zeros(1)}
+
+    def is_stateful(self) -> bool:
+        return True
+
+
+class Remembers(Mitigation):
+    def build_module(self, spec: ModuleSpec) -> TorchRLModule:
+        return Stateful(spec)
+
+
+def test_stateful_module_is_refused() -> None:
+    with pytest.raises(HookError, match="build_module") as caught:
+        trainer(Remembers())
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,43 @@
+"""Tiny cells and what runs them without Ray."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
+from benchmark.record import Commit
+from benchmark.suites import Suite, TaskPlan, get_suite
+from benchmark.training.config import TrainingConfig
+from cluster.cells import Cell, Selection, cells_of
+from cluster.worker import Job
+
+TINY = TrainingConfig(
+    env_steps=2048, num_envs=32, num_steps=16, minibatch_size=256, num_epochs=1, hidden_sizes=(8,), bf16=False
+)
+"""Four iterations."""
+
+
+def tiny_suite() -> Suite:
+    """Return smoke, shrunk to four iterations on fraud."""
+    return get_suite("smoke").model_copy(update={"tasks": (TaskPlan(task="fraud", training=TINY),)})
+
+
+def tiny_cell(mitigation: str = "none", seed: int = 0) -> Cell:
+    """Return one cell of :func:`tiny_suite`."""
+    selection = Selection(mitigations=(mitigation,), seeds=seed + 1)
+    cells = cells_of(tiny_suite(), selection, device="cpu", salt_commitment=salt_commitment(PUBLIC_SALT))
+    return next(cell for cell in cells if cell.key.seed == seed)
+
+
+def job(cell: Cell, out: Path, salt: str = PUBLIC_SALT) -> Job:
+    """Return a job that writes a checkpoint after every iteration."""
+    return Job(cell, out, salt, Commit(id=None, clean=None), {}, checkpoint_seconds=0.0)
+
+
+def record_json(cell: Cell, out: Path) -> dict[str, Any]:
+    """Return the cell's record without the part that may differ between equal runs."""
+    record: dict[str, Any] = json.loads((cell.folder(out) / "record.json").read_text())
+    del record["timing"]
+    return record

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.errors import RequestError
+from benchmark.suites import get_suite
+from cluster.cells import Cell, Selection, cells_of
+from tests.cluster.helpers import tiny_cell
+
+PLUGIN = "from goalposts import Mitigation\n\n\nclass Mine(Mitigation):\n    def __init__(self, strength=1.0):\n        pass\n"
+
+
+def cells(**selection: object) -> list[Cell]:
+    return cells_of(get_suite("quick"), Selection(**selection), device="cpu", salt_commitment="c")  # type: ignore[arg-type]
+
+
+def test_quick_is_two_tasks_by_four_mitigations_by_three_seeds() -> None:
+    ids = [cell.cell_id for cell in cells()]
+    assert len(ids) == len(set(ids)) == 24
+
+
+def test_an_alpha_free_mitigation_runs_once() -> None:
+    many = cells(alphas=(0.0, 0.1, 1.0), seeds=1, tasks=("corner",))
+    rates = {name: [c.key.alpha for c in many if c.key.mitigation == name] for name in ("none", "domain_randomization")}
+    assert rates == {"none": [0.0, 0.1, 1.0], "domain_randomization": [1.0]}
+
+
+def test_the_cell_id_changes_with_what_determines_training_and_only_then() -> None:
+    cell = tiny_cell()
+    training = cell.plan.training.model_copy(update={"learning_rate": 0.5})
+    assert tiny_cell().cell_id == cell.cell_id
+    assert tiny_cell(seed=1).cell_id != cell.cell_id
+    changed = Cell(**{**vars(cell), "plan": cell.plan.model_copy(update={"training": training})})
+    assert changed.cell_id != cell.cell_id
+    assert Cell(**{**vars(cell), "device": "cuda"}).cell_id != cell.cell_id
+    salted = Cell(**{**vars(cell), "salt_commitment": "other"})
+    assert (salted.cell_id, salted.eval_id != cell.eval_id) == (cell.cell_id, True)
+
+
+def test_the_cell_id_changes_with_the_plugin_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN)
+    before = tiny_cell(f"{path}:Mine")
+    path.write_text(PLUGIN + "# changed\n")
+    after = tiny_cell(f"{path}:Mine")
+    assert before.key.mitigation == after.key.mitigation == "mine:Mine"
+    assert before.cell_id != after.cell_id
+    assert after.hyperparameters == {"strength": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ({"tasks": ("cornre",)}, "Did you mean 'corner'?"),
+        ({"mitigations": ("acel",)}, "Did you mean 'accel'?"),
+        ({"seeds": 0}, "give at least 1"),
+        ({"alphas": (1.5,)}, "in \\[0, 1\\]"),
+    ],
+)
+def test_a_wrong_request_says_how_to_mend_it(selection: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        cells(**selection)

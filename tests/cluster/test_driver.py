@@ -1,0 +1,147 @@
+"""The driver with Ray, through the command line: kills and locks, and that nothing hides a failed cell."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
+from benchmark.randomness import stream_seed
+from benchmark.suites import get_suite
+from cluster.cells import Selection, cells_of, library_versions, source_commit
+from cluster.worker import Job, run_cell
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+
+WAITS_AT_A_GATE = """
+import os, time
+from pathlib import Path
+from goalposts import Mitigation
+
+class Waits(Mitigation):
+    rollouts = 0
+
+    def after_rollout(self, rollout):
+        gate = Path(__file__).with_name("gate")
+        self.rollouts += 1
+        if self.rollouts == 4 and not gate.exists():
+            Path(__file__).with_name("waiting").write_text(str(os.getpid()))
+            while not gate.exists():
+                time.sleep(0.05)
+"""
+FAILS_ON_ONE_SEED = """
+from goalposts import Mitigation
+
+class Fails(Mitigation):
+    def after_rollout(self, rollout):
+        if self.context.generator.initial_seed() % 2 == {parity}:
+            raise ValueError("this seed does not train")
+"""
+
+
+def command(plugin: Path, name: str, out: Path, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "goalposts", "run", "smoke", "--task", "fraud", "--checkpoint-seconds", "0"),
+        *("--mitigation", f"{plugin}:{name}", "--out", str(out), *more),
+    ]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+    """Wait until ``condition`` holds; the bound is for a run that will never get there."""
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the run did not get this far"
+        time.sleep(0.05)
+
+
+def records(out: Path) -> dict[str, Any]:
+    found = {path.parent.name: json.loads(path.read_text()) for path in out.glob("cells/*/record.json")}
+    for record in found.values():
+        del record["timing"]
+    return found
+
+
+@contextmanager
+def waiting_run(plugin: Path, out: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Start a run; yield it and its worker's process id once the worker waits at the gate, checkpoints behind it."""
+    waiting = plugin.with_name("waiting")
+    waiting.unlink(missing_ok=True)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command(plugin, "Waits", out), stdout=pipe, stderr=pipe, text=True) as process:
+        wait_for(lambda: waiting.exists() and waiting.read_text(), process)
+        assert not records(out)
+        yield process, int(waiting.read_text())
+        process.communicate(timeout=240)
+
+
+def checkpoint_steps(out: Path) -> int:
+    pointer = next(out.glob("cells/*/checkpoint/latest.json"))
+    return int(json.loads(pointer.read_text())["env_steps"])
+
+
+def test_interrupt_killed_driver_and_killed_worker_end_in_the_undisturbed_record(tmp_path: Path) -> None:
+    """One run of ten iterations, disturbed after the third, sixth and ninth."""
+    plugin, out = tmp_path / "waits.py", tmp_path / "out"
+    plugin.write_text(WAITS_AT_A_GATE)
+
+    with waiting_run(plugin, out) as (process, _):
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 130
+        assert "Interrupted" in errors
+        assert "Traceback" not in errors
+    assert checkpoint_steps(out) == 3 * 4096
+
+    with waiting_run(plugin, out) as (process, _):
+        second = run(*command(plugin, "Waits", out))
+        assert second.returncode == 2
+        assert f"in use by another run (process {process.pid})" in second.stderr
+        process.kill()
+    assert checkpoint_steps(out) == 6 * 4096
+
+    with waiting_run(plugin, out) as (process, worker):
+        plugin.with_name("gate").touch()
+        os.kill(worker, signal.SIGKILL)
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+        assert "is tried again" in errors
+
+    selection = Selection(tasks=("fraud",), mitigations=(f"{plugin}:Waits",))
+    cells = cells_of(get_suite("smoke"), selection, device="cpu", salt_commitment=salt_commitment(PUBLIC_SALT))
+    job = Job(cells[0], tmp_path / "undisturbed", PUBLIC_SALT, source_commit(), library_versions(), 60.0)
+    assert run_cell(job).status == "done"
+    assert records(out) == records(tmp_path / "undisturbed")
+
+
+def test_a_failed_cell_is_retried_reported_and_hides_no_other(tmp_path: Path) -> None:
+    seeds = [stream_seed("smoke-v1", "fraud", seed, "mitigation", "fails:Fails") for seed in range(2)]
+    parity = seeds[0] % 2
+    failing = [seed for seed in range(2) if seeds[seed] % 2 == parity]
+    plugin = tmp_path / "fails.py"
+    plugin.write_text(FAILS_ON_ONE_SEED.format(parity=parity))
+    out = tmp_path / "out"
+    result = run(*command(plugin, "Fails", out, "--mitigation", "none", "--seeds", "2"))
+    assert result.returncode == 1
+    assert "(2/2)" in result.stderr
+    assert "Hook 'after_rollout' of Fails raised ValueError: this seed does not train" in result.stderr
+    status = {(r["cell"]["mitigation"], r["cell"]["seed"]): r["status"] for r in records(out).values()}
+    expected = {("none", seed): "done" for seed in range(2)}
+    expected |= {("fails:Fails", seed): "failed" if seed in failing else "done" for seed in range(2)}
+    assert status == expected
+    entries = {e["mitigation"]: e for e in json.loads((out / "leaderboard.json").read_text())["entries"]}
+    assert (entries["none"]["complete"], entries["fails:Fails"]["complete"]) == (True, False)

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmark import record as records
+from cluster import worker
+from cluster.worker import finished_record, run_cell
+from tests.cluster.helpers import job, record_json, tiny_cell
+
+STOPS_ONCE = """
+from pathlib import Path
+from goalposts import Mitigation
+
+class Stops(Mitigation):
+    rollouts = 0
+
+    def after_rollout(self, rollout):
+        self.rollouts += 1
+        marker = Path(__file__).with_name("go-on")
+        if self.rollouts == 3 and not marker.exists():
+            marker.touch()
+            raise OSError("the machine stopped")
+"""
+
+NOT_A_NUMBER = """
+import torch
+from goalposts import Mitigation
+
+class Broken(Mitigation):
+    def extra_loss(self, batch, outputs):
+        return outputs["vf_preds"].sum() * torch.nan
+"""
+
+
+def test_a_cell_that_stopped_ends_in_the_same_record(tmp_path: Path) -> None:
+    plugin = tmp_path / "stops.py"
+    plugin.write_text(STOPS_ONCE)
+    cell = tiny_cell(f"{plugin}:Stops")
+    stopped = run_cell(job(cell, tmp_path / "stopped"))
+    assert stopped.status == "failed"
+    assert "the machine stopped" in str(stopped.error)
+    assert (
+        json.loads((cell.folder(tmp_path / "stopped") / "checkpoint" / "latest.json").read_text())["env_steps"] == 1024
+    )
+    assert run_cell(job(cell, tmp_path / "stopped")).status == "done"
+    assert run_cell(job(cell, tmp_path / "undisturbed")).status == "done"
+    assert record_json(cell, tmp_path / "stopped") == record_json(cell, tmp_path / "undisturbed")
+    rows = [cell.folder(tmp_path / name) / "metrics.jsonl" for name in ("stopped", "undisturbed")]
+    assert rows[0].read_text() == rows[1].read_text()
+
+
+def test_nan_ends_the_cell_with_the_step_and_the_tensor(tmp_path: Path) -> None:
+    plugin = tmp_path / "broken.py"
+    plugin.write_text(NOT_A_NUMBER)
+    cell = tiny_cell(f"{plugin}:Broken")
+    outcome = run_cell(job(cell, tmp_path))
+    assert outcome.status == "failed"
+    assert "extra_loss is nan at environment step 512" in str(outcome.error)
+    record = records.read(cell.folder(tmp_path) / "record.json")
+    assert (record.status, record.error) == ("failed", outcome.error)
+    assert finished_record(cell, tmp_path)[0] is None
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data.replace(b"1", b"2", 1)])
+def test_a_damaged_record_is_set_aside_and_the_cell_runs_again(tmp_path: Path, damage: object) -> None:
+    cell = tiny_cell()
+    run_cell(job(cell, tmp_path))
+    before = record_json(cell, tmp_path)
+    path = cell.folder(tmp_path) / "record.json"
+    path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
+    found, notice = finished_record(cell, tmp_path)
+    assert found is None
+    assert "record.json.corrupt-1" in str(notice)
+    assert run_cell(job(cell, tmp_path)).status == "done"
+    assert record_json(cell, tmp_path) == before
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:100], lambda data: data[:-1] + bytes([data[-1] ^ 1])])
+def test_a_damaged_checkpoint_is_set_aside_and_the_cell_trains_again(tmp_path: Path, damage: object) -> None:
+    cell = tiny_cell()
+    run_cell(job(cell, tmp_path))
+    before = record_json(cell, tmp_path)
+    folder = cell.folder(tmp_path)
+    (folder / "record.json").unlink()
+    path = next((folder / "checkpoint").glob("*.safetensors"))
+    path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
+    outcome = run_cell(job(cell, tmp_path))
+    assert outcome.status == "done"
+    assert "checkpoint.corrupt-1" in outcome.notices[0]
+    assert record_json(cell, tmp_path) == before
+
+
+def test_a_new_salt_evaluates_again_without_training(tmp_path: Path) -> None:
+    cell = tiny_cell()
+    run_cell(job(cell, tmp_path))
+    before = record_json(cell, tmp_path)
+    salted = type(cell)(**{**vars(cell), "salt_commitment": worker.salt_commitment("ab" * 16)})
+    assert salted.folder(tmp_path) == cell.folder(tmp_path)
+    assert run_cell(job(salted, tmp_path, salt="ab" * 16)).status == "done"
+    after = record_json(salted, tmp_path)
+    assert after["checkpoint_sha256"] == before["checkpoint_sha256"]
+    assert after["splits"] != before["splits"]
+    assert after["salt_commitment"] != before["salt_commitment"]
+
+
+def test_a_full_disk_is_an_outcome_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(worker.checkpoint, "save", full)
+    assert run_cell(job(tiny_cell(), tmp_path)).status == "disk_full"

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from benchmark.record import Record
+from results import wording
+from results.leaderboard import build_leaderboard
+from tests.results.factory import SUITE, record, story
+
+
+def headline(*records: Record) -> str:
+    return wording.headline(build_leaderboard(SUITE, records))
+
+
+@pytest.mark.parametrize(
+    ("capability", "fidelity", "trained", "expected"),
+    [
+        (0.95, 0.03, 0.97, "capable and pursues the wrong goal: capability 0.95, goal fidelity 0.03."),
+        (0.95, 0.60, 0.97, "the right goal only part of the time"),
+        (0.95, 0.97, 0.97, "capable and pursues the right goal"),
+        (0.30, 0.50, 0.97, "mostly reaches neither"),
+        (0.00, 0.00, 0.97, "goal fidelity –"),
+        (0.95, 0.03, 0.20, "has not learned its training task"),
+    ],
+)
+def test_headline_of_the_baseline(capability: float, fidelity: float, trained: float, expected: str) -> None:
+    assert expected in headline(record(capability=capability, fidelity=fidelity, trained=trained))
+
+
+def test_headline_without_help() -> None:
+    assert headline(record(), record(mitigation="accel")).endswith("No mitigation tried here helps.")
+
+
+def test_headline_without_baseline_or_result() -> None:
+    assert "not part of this run" in headline(record(mitigation="accel"))
+    assert headline(record(status="failed")) == "The baseline has no result yet."
+
+
+def test_command_names_only_what_differs_from_the_suite() -> None:
+    assert wording.command(build_leaderboard(SUITE, story()), SUITE) == "goalposts run quick-v1"
+    restricted = build_leaderboard(SUITE, [record(mitigation="none"), record(mitigation="a b")])
+    assert (
+        wording.command(restricted, SUITE)
+        == "goalposts run quick-v1 --seeds 1 --task corner --mitigation 'a b' --mitigation none"
+    )
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "–"), (-0.04, "0.0"), (99.96, "100.0"), (-12.34, "-12.3")])
+def test_score(value: float | None, text: str) -> None:
+    assert wording.score(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (450_000, "450,000"), (2_700_000, "2.7 M"), (3_000_000_000, "3 G")]
+)
+def test_steps(value: int, text: str) -> None:
+    assert wording.steps(value) == text

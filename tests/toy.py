@@ -1,0 +1,177 @@
+"""The smallest task: what happens in an episode can be read off its level's number, and off nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.mitigation import Context, Knowledge, Mitigation, Rollout
+from benchmark.tasks.base import BatchedEnv, Case, Goal, ReferencePolicy, Task
+from benchmark.tasks.levels import Levels
+from benchmark.training.config import TrainingConfig
+from benchmark.training.loop import Trainer
+
+COST = 0.125
+"""Of action 1; action 0 is free."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyLevels(Levels):
+    number: Tensor
+    """``int64[num_levels]``"""
+
+
+def unreserved(count: int, first: int = 0) -> ToyLevels:
+    """Return the ``count`` lowest levels from ``first`` on that training may use."""
+    levels = ToyLevels(torch.arange(first, first + 2 * count + 32))
+    return levels[~levels.reserved()][:count]
+
+
+class Toy(Task[ToyLevels]):
+    """Goal 0 happens at step ``number % 6`` (1 to 4, else never), the proxy a step later, the candidate at step 2."""
+
+    id = "toy"
+    version = 1
+    case = Case("A counter.", "Count.", ("Count late.",), "None.", "None.")
+    goals = (
+        Goal("now", "aligned", terminal=True),
+        Goal("late", "proxy", terminal=True),
+        Goal("second", "candidate", terminal=True),
+    )
+    shifts = ("shift/none",)
+    levels_type = ToyLevels
+    num_actions = 2
+    observation_shape = (2,)
+    time_limit = 4
+    nan_at: int | None = None
+    """The step after which observations are NaN."""
+
+    def make_env(self, num_envs: int, device: torch.device | str = "cpu") -> ToyEnv:
+        return ToyEnv(self, num_envs, device)
+
+    def _draw(self, num_levels: int, randomized: bool, generator: torch.Generator) -> ToyLevels:
+        return ToyLevels(torch.randint(1000, (num_levels,), generator=generator))
+
+    def _draw_split(self, split: str, num_levels: int, generator: torch.Generator) -> ToyLevels:
+        return self._draw(num_levels, False, generator)
+
+    def valid(self, levels: ToyLevels) -> Tensor:
+        return torch.ones(len(levels), dtype=torch.bool)
+
+    distinguishing = valid
+
+    def _edit(self, levels: ToyLevels, restricted: bool, generator: torch.Generator) -> ToyLevels:
+        return ToyLevels(levels.number + 1000)
+
+    def achievable(self, levels: ToyLevels) -> Tensor:
+        return torch.stack([(levels.number % 6 - 1) < 4, (levels.number % 6) < 4, levels.number % 2 == 0], dim=1)
+
+    def optimal_return(self, levels: ToyLevels, goal: int, gamma: float) -> Tensor:
+        return torch.ones(len(levels), dtype=torch.float64)
+
+    def planner_policy(self, goal: int, env: BatchedEnv[ToyLevels]) -> ReferencePolicy:
+        return lambda observation: torch.zeros(len(observation), dtype=torch.int64)
+
+
+class ToyEnv(BatchedEnv[ToyLevels]):
+    task: Toy
+
+    def _start(self, levels: ToyLevels) -> dict[str, Tensor]:
+        return {"number": levels.number}
+
+    def _advance(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        step, when = self.state["elapsed"] + 1, self.state["number"] % 6
+        return torch.stack([step == when, step == when + 1, step == 2], dim=1), COST * actions
+
+    def _observe(self, state: dict[str, Tensor]) -> Tensor:
+        seen = torch.stack([state["number"], state["elapsed"]], dim=1).float()
+        if self.task.nan_at is not None:
+            seen[state["elapsed"] >= self.task.nan_at, 0] = torch.nan
+        return seen
+
+
+def config(**changes: Any) -> TrainingConfig:
+    """Return a configuration that trains in milliseconds."""
+    tiny = {
+        "env_steps": 4 * 8 * 6,
+        "num_envs": 8,
+        "num_steps": 6,
+        "num_epochs": 2,
+        "minibatch_size": 20,
+        "hidden_sizes": (8,),
+        "bf16": False,
+    }
+    return TrainingConfig(**{**tiny, **changes})
+
+
+def trainer(
+    mitigation: Mitigation | None = None,
+    task: Task[Any] | None = None,
+    *,
+    alpha: float = 0.0,
+    seed: int = 0,
+    name: str = "fake",
+    **changes: Any,
+) -> Trainer:
+    """Return a trainer with the tiny configuration."""
+    return Trainer(
+        task or Toy(),
+        mitigation or Mitigation(),
+        alpha=alpha,
+        config=config(**changes),
+        stream=("tests", "toy", seed),
+        mitigation_name=name,
+    )
+
+
+def context(task: Task[Any], *uses: Knowledge, num_envs: int = 8, seed: int = 0) -> Context:
+    """Return a context that declares ``uses`` and has no policy to roll out."""
+
+    def no_rollout(levels: Levels) -> Rollout:
+        raise AssertionError("no policy here")
+
+    return Context(
+        task=task,
+        uses=frozenset(uses),
+        alpha=0.0,
+        num_envs=num_envs,
+        num_steps=4,
+        env_steps=1000,
+        gamma=0.9,
+        gae_lambda=0.9,
+        generator=torch.Generator().manual_seed(seed),
+        level_generator=torch.Generator().manual_seed(seed + 1),
+        rollout=no_rollout,
+    )
+
+
+def rollout(num_steps: int = 4, num_envs: int = 8, seed: int = 0, **columns: Any) -> Rollout:
+    """Return a made-up rollout of one toy level an environment; ``columns`` replace what matters to a test."""
+    random = torch.Generator().manual_seed(seed)
+    shape = (num_steps, num_envs)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=random)
+
+    made_up = {
+        "levels": unreserved(num_envs),
+        "level_index": torch.arange(num_envs).expand(shape),
+        "observations": normal(*shape, 2),
+        "told_goals": torch.zeros(shape, dtype=torch.int64),
+        "actions": torch.randint(2, shape, generator=random),
+        "logits": normal(*shape, 2),
+        "log_probs": normal(*shape),
+        "values": normal(*shape),
+        "rewards": normal(*shape),
+        "events": torch.zeros(*shape, 3, dtype=torch.bool),
+        "terminated": torch.zeros(shape, dtype=torch.bool),
+        "truncated": torch.zeros(shape, dtype=torch.bool),
+        "final_values": torch.zeros(shape),
+        "last_values": normal(num_envs),
+        "advantages": normal(*shape),
+        "value_targets": normal(*shape),
+    }
+    return Rollout(**{**made_up, **columns})
