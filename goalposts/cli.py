@@ -17,9 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import click
 import typer
 from rich.console import Console
+from typer.exceptions import TyperException
 
 from benchmark.errors import CorruptFileError, GoalpostsError, RequestError
 
@@ -174,7 +174,7 @@ def _publish(folder: Path) -> Leaderboard:
     from benchmark.tasks import TASKS
     from cluster.driver import read_run
     from results.leaderboard import build_leaderboard, write_leaderboard
-    from results.site import write_site
+    from results.site import write_site, write_story_svg
 
     suite_id, cells = read_run(folder)
     suite = get_suite(suite_id)
@@ -182,7 +182,8 @@ def _publish(folder: Path) -> Leaderboard:
     records = [record.read(path) for path in paths if path.exists()]
     board = build_leaderboard(suite, records, list(cells.values()))
     write_leaderboard(folder, board)
-    write_site(folder, board, suite, {name: dataclasses.asdict(task.case) for name, task in TASKS.items()})
+    page = write_site(folder, board, suite, {name: dataclasses.asdict(task.case) for name, task in TASKS.items()})
+    write_story_svg(page.with_name("capability_fidelity.svg"), board)
     return board
 
 
@@ -305,24 +306,21 @@ def main() -> None:
     """Run the command line; user errors are one line and an exit code, never a traceback."""
     warnings.filterwarnings("ignore")
     signal.signal(signal.SIGTERM, _raise_interrupt)
+    arguments = sys.argv[1:] or ["--help"]
     try:
-        code = app(standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        code = EXIT_WRONG_REQUEST
-    except click.ClickException as error:
+        code = app(arguments, standalone_mode=False)
+    except TyperException as error:
         code = _complain(f"{error.format_message()} Try 'goalposts --help'.")
     except (RequestError, CorruptFileError) as error:
         code = _complain(str(error))
     except GoalpostsError as error:
         _complain(str(error))
         code = EXIT_FAILED_CELL
-    except (KeyboardInterrupt, click.Abort):
-        err.print("Interrupted. Nothing is lost: the same command goes on from the last checkpoints.")
-        code = EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    if code == EXIT_INTERRUPTED:
+        err.print("Interrupted. Nothing is lost: the same command goes on from the last checkpoints.")
     sys.exit(code if isinstance(code, int) else 0)
 
 

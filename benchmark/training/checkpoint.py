@@ -24,7 +24,7 @@ Loaded = tuple[dict[str, Any], int, str]
 
 
 def _flatten(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """Return ``tree`` with each tensor replaced by its path (a JSON pointer), and the tensor under it in ``tensors``."""
+    """Return ``tree`` with each tensor moved into ``tensors`` and replaced by its path there, a JSON pointer."""
     if isinstance(tree, Tensor):
         tensors[path] = tree.detach().contiguous().cpu().clone()
         return {_TENSOR: path}

@@ -14,7 +14,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
-from benchmark.errors import HookError, NonFiniteError
+from benchmark.errors import NonFiniteError
 from benchmark.mitigation import Context, Mitigation, ModuleSpec, Rollout
 from benchmark.randomness import Key, generator, stream_seed
 from benchmark.tasks.base import Task
@@ -128,7 +128,10 @@ class Trainer:
 
     def iterate(self) -> dict[str, float]:
         """Collect one rollout, update on it, and return the iteration's metrics."""
-        rollout = self.collector.collect()
+        try:
+            rollout = self.collector.collect()
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{error} It began at environment step {self.env_steps}.") from error
         self.env_steps += self.config.steps_per_rollout
         if type(self.hooks.mitigation).overrides("relabel"):
             rollout = self.hooks.relabel(rollout)
@@ -178,7 +181,8 @@ class Trainer:
         return columns
 
     def _extra_rollout(self, levels: Levels) -> Rollout:
-        rollout = self.collector.collect(levels)
+        deed = f"{type(self.hooks.mitigation).__name__} asked for a rollout on"
+        rollout = self.collector.collect(self.hooks.check_levels(deed, levels, self.config.num_envs))
         self.env_steps += self.config.steps_per_rollout
         rollout.advantages, rollout.value_targets = generalized_advantages(
             rollout, self.config.gamma, self.config.gae_lambda
@@ -193,12 +197,13 @@ class Trainer:
         def act(observation: Tensor) -> tuple[Tensor, Tensor | None]:
             told = torch.zeros(len(observation), dtype=torch.int64, device=observation.device)
             outputs = self.collector.policy(observation, told)
+            for name in (Columns.ACTION_DIST_INPUTS, Columns.VF_PREDS):
+                if not bool(torch.isfinite(outputs[name]).all()):
+                    raise NonFiniteError(f"The network's {name} hold NaN or infinity at evaluation.")
             if sampling == "greedy":
                 best = outputs[Columns.ACTION_DIST_INPUTS].argmax(dim=-1, keepdim=True)
                 certain = torch.full_like(outputs[Columns.ACTION_DIST_INPUTS], -torch.inf).scatter(1, best, 0.0)
                 outputs = {**outputs, Columns.ACTION_DIST_INPUTS: certain}
-            if not bool(torch.isfinite(outputs[Columns.VF_PREDS]).all()):
-                raise NonFiniteError("The network's outputs hold NaN or infinity at evaluation.")
             return self.hooks.act(outputs, random)
 
         self.module.eval()
@@ -213,7 +218,7 @@ class Trainer:
             ],
             "generators": checkpoint.generator_states(self.generators),
             "collector": self.collector.state_dict(),
-            "mitigation": self.hooks.mitigation.state_dict(),
+            "mitigation": self.hooks.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -225,7 +230,7 @@ class Trainer:
         for name, saved in state["generators"].items():
             self.generators[name].set_state(saved)
         self.collector.load_state_dict(state["collector"])
-        self.hooks.mitigation.load_state_dict(state["mitigation"])
+        self.hooks.load_state_dict(state["mitigation"])
 
 
 def build_module(
@@ -234,7 +239,7 @@ def build_module(
     """Return the mitigation's network, initialized from the run's own stream.
 
     Raises:
-        HookError: the network keeps state between steps, which this version does not support.
+        HookError: it is no feed-forward ``TorchRLModule``.
     """
     observation = torch.zeros(1, *task.observation_shape, device=device)
     inputs = hooks.observe(observation, torch.zeros(1, dtype=torch.int64, device=device))
@@ -248,9 +253,7 @@ def build_module(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(*stream, "network"))
-        module: TorchRLModule = hooks.mitigation.build_module(spec)
-    if module.is_stateful():
-        raise HookError("Hook 'build_module' returned a module with state; policies are feed-forward in this version.")
+        module = hooks.build_module(spec)
     module.to(device)
     return module
 

@@ -101,6 +101,8 @@ class Collector:
             told = env.state["goal"].clone()
             outputs = self.policy(observation, told)
             logits = outputs[Columns.ACTION_DIST_INPUTS]
+            if not bool(torch.isfinite(logits).all()):
+                _check_finite(t, observations=observation, logits=logits)
             actions = sample_actions(logits, self.actions_generator)
             step = env.step(actions)
             rewards = step.events.gather(1, told.unsqueeze(1)).squeeze(1).float() - step.cost
@@ -134,10 +136,13 @@ class Collector:
             final_values=self._final_values(stacked["values"], finals),
             last_values=self.policy(observation, env.state["goal"])[Columns.VF_PREDS],
         )
-        for name in ("observations", "logits", "values"):
-            tensor = getattr(rollout, name)
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise NonFiniteError(f"{name} of a rollout hold NaN or infinity.")
+        _check_finite(
+            self.num_steps,
+            observations=rollout.observations,
+            values=rollout.values,
+            final_values=rollout.final_values,
+            last_values=rollout.last_values,
+        )
         return rollout
 
     def _final_values(self, values: Tensor, finals: list[tuple[int, Tensor, Tensor, Tensor]]) -> Tensor:
@@ -185,6 +190,12 @@ _COLUMNS = (
     "observations", "told_goals", "actions", "logits", "values", "rewards",
     "events", "terminated", "truncated", "level_index",
 )  # fmt: skip
+
+
+def _check_finite(step: int, **tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise NonFiniteError(f"The {name} hold NaN or infinity by step {step} of a rollout.")
 
 
 def _log_probs(logits: Tensor, actions: Tensor) -> Tensor:

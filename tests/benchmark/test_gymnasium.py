@@ -71,7 +71,7 @@ def test_spaces_are_exact(task_id: str) -> None:
 
 def test_vector_environment_equals_single_ones(task_id: str) -> None:
     """Step for step, over several episodes, on the levels that the vector environment went on to."""
-    vector = make_vec(task_id, alpha=0.5, goal=1)
+    vector = make_vec(task_id, num_envs=32, alpha=0.5, goal=1)
     singles = [make(task_id, goal=1) for _ in range(vector.num_envs)]
     random = np.random.default_rng(0)
 

@@ -154,12 +154,14 @@ def test_extra_rollouts_leave_the_episodes_alone() -> None:
         assert torch.equal(subject.collect().observations, undisturbed.collect().observations)
 
 
-@pytest.mark.parametrize("nan_at", [0, 2, 4])
-def test_an_observation_that_is_not_finite_is_named(nan_at: int) -> None:
+@pytest.mark.parametrize(("nan_at", "named"), [(0, "observations"), (2, "observations"), (4, "final_values")])
+def test_an_observation_that_is_not_finite_is_named(nan_at: int, named: str) -> None:
     task = Toy()
     task.nan_at = nan_at
-    with pytest.raises(NonFiniteError, match=r"observations.*step") as caught:
-        trainer(Counts(), task).iterate()
+    subject = trainer(Counts(), task)
+    subject.env_steps = 4800
+    with pytest.raises(NonFiniteError, match=rf"{named}.*step .*4800") as caught:
+        subject.iterate()
     assert "\n" not in str(caught.value)
 
 
