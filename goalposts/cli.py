@@ -305,7 +305,8 @@ def _raise_interrupt(_number: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line; user errors are one line and an exit code, never a traceback."""
     warnings.filterwarnings("ignore")
-    signal.signal(signal.SIGTERM, _raise_interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _raise_interrupt)
     arguments = sys.argv[1:] or ["--help"]
     try:
         code = app(arguments, standalone_mode=False)

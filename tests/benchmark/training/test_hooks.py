@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -216,20 +217,24 @@ def test_relabelled_rollouts_get_new_log_probabilities_and_advantages() -> None:
 
 
 class Explores(Mitigation):
-    """Rolls out one extra batch before it hands out levels."""
+    """Rolls out one extra batch whenever it is asked for levels."""
+
+    def __init__(self) -> None:
+        self.extra: list[Rollout] = []
 
     def sample_levels(self, num_levels: int) -> Levels:
-        self.extra = self.context.rollout(unreserved(num_levels, 700))
+        self.extra.append(self.context.rollout(unreserved(num_levels, 700)))
         return super().sample_levels(num_levels)
 
 
-def test_extra_rollouts_count_against_the_budget() -> None:
+def test_extra_rollouts_count_against_the_budget(tmp_path: Path) -> None:
     mitigation = Explores()
     subject = trainer(mitigation)
-    subject.collector.collect()
-    assert subject.env_steps % 48 == 0
-    assert subject.env_steps >= 48
-    assert mitigation.extra.advantages.shape == mitigation.extra.rewards.shape
+    rows: list[dict[str, float]] = []
+    subject.train(tmp_path, report=rows.append)
+    assert [extra.advantages.shape for extra in mitigation.extra] == [(6, 8)] * len(mitigation.extra)
+    assert subject.env_steps == 48 * (len(rows) + len(mitigation.extra)) >= subject.config.env_steps
+    assert len(rows) < 4
 
 
 @pytest.mark.parametrize("levels", [unreserved(7), reserved(8), torch.arange(8)])
@@ -258,7 +263,7 @@ class Keeps(Mitigation):
         self.drawn = state["drawn"]
 
 
-def test_state_and_generator_of_a_mitigation_are_kept(tmp_path: Any) -> None:
+def test_state_and_generator_of_a_mitigation_are_kept(tmp_path: Path) -> None:
     straight, first, second = Keeps(), Keeps(), Keeps()
     subject = trainer(straight)
     for _ in range(4):

@@ -1,0 +1,205 @@
+"""Prints how fast training and the tasks are, as ratios within one run.
+
+Everything runs in one thread and is timed on CPU time; the contestants take turns, in an order that alternates, and
+medians are over the repeats. Each repeat trains a fresh agent for the same number of environment steps; what is made
+before the first step (environments, networks) is not timed.
+"""
+
+from __future__ import annotations
+
+import os
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[name] = "1"
+
+import argparse
+import json
+import logging
+import platform
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import minimal_ppo
+import sb3_ppo
+import torch
+
+from benchmark.plugins import load_plugin
+from benchmark.suites import TaskPlan, get_suite
+from benchmark.tasks import TASKS, make_task
+from benchmark.tasks.base import Task
+from benchmark.training.config import TrainingConfig
+from benchmark.training.loop import Trainer
+from benchmark.training.precision import native_bf16
+
+TARGETS = {"minimal": 0.8, "sb3": 3.0}
+"""Least ratio of our steps/s to a contestant's; the others are for information."""
+LABELS = {
+    "ours": "this benchmark's training loop, mitigation none",
+    "minimal": "minimal hand-written PPO in torch",
+    "sb3": "Stable-Baselines3 PPO, make_vec_env",
+    "sb3_batched": "Stable-Baselines3 PPO, our vector environment",
+}
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Return the CPU seconds that ``work`` takes."""
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
+def ours(plan: TaskPlan, task: Task[Any], config: TrainingConfig, repeat: int) -> float:
+    mitigation = load_plugin("none").cls()
+    stream = ("bench", plan.task, repeat)
+    trainer = Trainer(task, mitigation, alpha=0.0, config=config, stream=stream, mitigation_name="none")
+    metrics: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        return timed(lambda: trainer.train(Path(folder), report=metrics.append))
+
+
+def sb3(plan: TaskPlan, config: TrainingConfig, repeat: int, make_env: Callable[[sb3_ppo.Setting], Any]) -> float:
+    setting = sb3_ppo.Setting(plan.task, plan.parameters, config, seed=repeat + 1)
+    env = make_env(setting)
+    agent = sb3_ppo.build(env, setting)
+    seconds = timed(lambda: agent.learn(config.env_steps))
+    env.close()
+    return seconds
+
+
+def training(plan: TaskPlan, iterations: int, repeats: int) -> dict[str, Any]:
+    """Return the steps per CPU second of all contestants, and the medians of the ratios within each repeat."""
+    config = plan.training.model_copy(
+        update={"env_steps": iterations * plan.training.steps_per_rollout, "bf16": native_bf16("cpu")}
+    )
+    task = make_task(plan.task, **plan.parameters)
+    contestants: dict[str, Callable[[int], float]] = {
+        "ours": lambda repeat: ours(plan, task, config, repeat),
+        "minimal": lambda repeat: timed(lambda: minimal_ppo.train(task, config, 0.0, repeat + 1)),
+        "sb3": lambda repeat: sb3(plan, config, repeat, sb3_ppo.usual_env),
+        "sb3_batched": lambda repeat: sb3(plan, config, repeat, sb3_ppo.batched_env),
+    }
+    order = list(contestants)
+    rates: dict[str, list[float]] = {name: [] for name in order}
+    for repeat in range(-1, repeats):
+        for name in order:
+            rate = config.env_steps / contestants[name](repeat)
+            if repeat >= 0:  # The first round only warms up.
+                rates[name].append(rate)
+            progress(f"{'warm-up' if repeat < 0 else f'repeat {repeat + 1}/{repeats}'}: {name} {rate:,.0f} steps/s")
+        order.reverse()
+    ratios = {
+        name: [mine / other for mine, other in zip(rates["ours"], rates[name], strict=True)]
+        for name in order
+        if name != "ours"
+    }
+    return {
+        "task": plan.task,
+        "dtype": "bfloat16" if config.bf16 else "float32",
+        "env_steps": config.env_steps,
+        "repeats": repeats,
+        "steps_per_second": {name: statistics.median(rates[name]) for name in contestants},
+        "ratio": {name: statistics.median(ratios[name]) for name in contestants if name in ratios},
+        "ratios": ratios,
+        "targets": TARGETS,
+    }
+
+
+def tasks(repeats: int, num_levels: int = 4096, num_envs: int = 256, num_steps: int = 64) -> list[dict[str, Any]]:
+    """Return levels and environment steps per CPU second of every task, at its default and its quick parameters."""
+    settings = [(task_id, {}) for task_id in TASKS]
+    settings += [(plan.task, plan.parameters) for plan in get_suite("quick").tasks if plan.parameters]
+    measured: list[dict[str, list[float]]] = [{} for _ in settings]
+    for repeat in range(-1, repeats):
+        for (task_id, parameters), rates in zip(settings, measured, strict=True):
+            task = make_task(task_id, **parameters)
+            random = torch.Generator().manual_seed(repeat + 1)
+            levels = task.sample_levels(num_levels, 0.0, random)
+            env = task.make_env(num_envs)
+            env.reset(levels[:num_envs])
+            actions = torch.randint(task.num_actions, (num_steps, num_envs), generator=random)
+
+            def plan_all(task: Task[Any] = task, random: torch.Generator = random) -> None:
+                drawn = task.sample_levels(num_levels, 1.0, random)
+                for goal in (0, *task.proxies):
+                    task.optimal_return(drawn, goal, 0.99)
+
+            def play(task: Task[Any] = task, env: Any = env, actions: Any = actions, levels: Any = levels) -> None:
+                for row in actions:
+                    step = env.step(row)
+                    done = step.terminated | step.truncated
+                    if bool(done.any()):
+                        env.reset(levels[: int(done.sum())], done)
+
+            seconds = {
+                "levels_per_second": timed(lambda: task.sample_levels(num_levels, 0.0, random)) / num_levels,
+                "randomized_levels_per_second": timed(lambda: task.sample_levels(num_levels, 1.0, random)) / num_levels,
+                "planned_levels_per_second": timed(plan_all) / num_levels,
+                "env_steps_per_second": timed(play) / (num_envs * num_steps),
+            }
+            if repeat >= 0:
+                for name, value in seconds.items():
+                    rates.setdefault(name, []).append(1 / value)
+    return [
+        {"task": task_id, "parameters": parameters, **{name: statistics.median(rate) for name, rate in rates.items()}}
+        for (task_id, parameters), rates in zip(settings, measured, strict=True)
+    ]
+
+
+def progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_tables(result: dict[str, Any]) -> None:
+    run = result["training"]
+    print(
+        f"Training {run['task']}: {run['env_steps']:,} steps, {run['dtype']} trunk (Stable-Baselines3: float32), "
+        f"median of {run['repeats']} repeats on CPU time, one thread"
+    )
+    print(f"{'loop':48} {'steps/s':>10} {'ours / it':>10} {'lowest':>8} {'highest':>8} {'target':>8}")
+    for name, rate in run["steps_per_second"].items():
+        line = f"{LABELS[name]:48} {rate:10,.0f}"
+        if name in run["ratio"]:
+            target = f"{run['targets'][name]:8.2f}" if name in run["targets"] else ""
+            line += f" {run['ratio'][name]:10.2f} {min(run['ratios'][name]):8.2f} {max(run['ratios'][name]):8.2f} {target}"
+        print(line)
+    print()
+    print(f"{'task':44} {'levels/s':>12} {'randomized':>12} {'and planned':>12} {'env steps/s':>12}")
+    for row in result["tasks"]:
+        parameters = ", ".join(f"{name} {value}" for name, value in row["parameters"].items() if "benign" not in name)
+        label = f"{row['task']} ({parameters or 'defaults'})"
+        figures = ("levels_per_second", "randomized_levels_per_second", "planned_levels_per_second")
+        print(f"{label:44}", *(f"{row[name]:12,.0f}" for name in (*figures, "env_steps_per_second")))
+    print("levels: as none draws them; randomized: at rate 1; and planned: with optimal returns of aligned goal and proxy")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print clean JSON on standard output")
+    parser.add_argument("--repeats", type=int, default=5, help="timed repeats")
+    parser.add_argument("--iterations", type=int, default=8, help="rollouts and updates in a repeat")
+    arguments = parser.parse_args()
+    if arguments.repeats < 1 or arguments.iterations < 1:
+        parser.error("give at least 1 repeat and 1 iteration")
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    result = {
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": platform.machine(),
+        "training": training(get_suite("quick").tasks[0], arguments.iterations, arguments.repeats),
+        "tasks": tasks(arguments.repeats),
+    }
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+    else:
+        print_tables(result)
+
+
+if __name__ == "__main__":
+    main()
