@@ -6,6 +6,7 @@ as the benchmark's own loop, written with nothing but torch.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -17,6 +18,7 @@ from benchmark.training.config import TrainingConfig
 
 
 def layer(inputs: int, outputs: int, gain: float) -> nn.Linear:
+    """Return an orthogonally initialized dense layer."""
     linear = nn.Linear(inputs, outputs)
     nn.init.orthogonal_(linear.weight, gain)
     nn.init.zeros_(linear.bias)
@@ -24,11 +26,13 @@ def layer(inputs: int, outputs: int, gain: float) -> nn.Linear:
 
 
 class Agent(nn.Module):
+    """A shared trunk with a policy head and a value head."""
+
     def __init__(self, observation_shape: tuple[int, ...], num_actions: int, config: TrainingConfig) -> None:
         super().__init__()
         widths = (math.prod(observation_shape), *config.hidden_sizes)
         layers: list[nn.Module] = [nn.Flatten()]
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(widths):
             layers += [layer(inputs, outputs, math.sqrt(2)), nn.ReLU()]
         self.trunk = nn.Sequential(*layers)
         self.actor = layer(widths[-1], num_actions, 0.01)

@@ -92,6 +92,7 @@ def read_results(path: Path, identities: dict[tuple[str, str], str]) -> dict[Cel
 
 
 def wording(interval: Interval) -> str:
+    """Return the mean and its interval in words."""
     return f"{interval.mean:.1f} ({interval.low:.1f} to {interval.high:.1f})"
 
 
@@ -100,9 +101,9 @@ def table(suite: Suite, found: dict[Cell, dict[str, Any]], seeds: int) -> str:
     lines = [
         "# bfloat16 trunk against float32",
         "",
-        f"Does a trunk under bfloat16 autocast learn what a float32 trunk learns? Suite `{suite.id}`, {seeds} seeds each "
-        "(seeds share their levels and initial weights), evaluated on the public levels. Scores and their difference are "
-        "means with 95% bootstrap intervals over seeds; the other columns are means, float32 / bfloat16.",
+        f"Does a trunk under bfloat16 autocast learn what a float32 trunk learns? Suite `{suite.id}`, {seeds} seeds "
+        "each, paired: a seed has the same levels and the same initial weights in either. Scores and their difference "
+        "are means with 95% bootstrap intervals over seeds; the other columns are means, float32 / bfloat16.",
         "",
         "| task | mitigation | score, float32 | score, bfloat16 | difference | in distribution | capability "
         "| goal fidelity |",
@@ -120,14 +121,15 @@ def table(suite: Suite, found: dict[Cell, dict[str, Any]], seeds: int) -> str:
     kind = "with" if native_bf16("cpu") else "without (torch emulates them)"
     lines += [
         "",
-        f"Made by `python bench/precision.py` with torch {torch.__version__} on a {platform.machine()} CPU {kind} bfloat16 "
-        "instructions.",
+        f"Made by `python bench/precision.py` with torch {torch.__version__} on a {platform.machine()} CPU {kind} "
+        "bfloat16 instructions.",
         "",
     ]
     return "\n".join(lines)
 
 
 def main() -> None:
+    """Run what is missing, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=ROOT / "runs" / "precision.jsonl", help="one line a cell")

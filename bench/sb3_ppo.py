@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 from typing import Any
 
@@ -31,7 +32,7 @@ class Trunk(BaseFeaturesExtractor):
         super().__init__(observation_space, hidden_sizes[-1])
         widths = (int(np.prod(observation_space.shape)), *hidden_sizes)
         layers: list[nn.Module] = [nn.Flatten()]
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(widths):
             layers += [nn.Linear(inputs, outputs), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
 

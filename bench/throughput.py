@@ -7,11 +7,6 @@ before the first step (environments, networks) is not timed.
 
 from __future__ import annotations
 
-import os
-
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[name] = "1"
-
 import argparse
 import json
 import logging
@@ -39,6 +34,8 @@ from benchmark.training.precision import native_bf16
 
 TARGETS = {"minimal": 0.8, "sb3": 3.0}
 """Least ratio of our steps/s to a contestant's; the others are for information."""
+NUM_LEVELS, NUM_ENVS, NUM_STEPS = 4096, 256, 64
+"""Of the measurements of tasks."""
 LABELS = {
     "ours": "this benchmark's training loop, mitigation none",
     "minimal": "minimal hand-written PPO in torch",
@@ -55,6 +52,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def ours(plan: TaskPlan, task: Task[Any], config: TrainingConfig, repeat: int) -> float:
+    """Return the CPU seconds that our own training run takes, its checkpoint included."""
     mitigation = load_plugin("none").cls()
     stream = ("bench", plan.task, repeat)
     trainer = Trainer(task, mitigation, alpha=0.0, config=config, stream=stream, mitigation_name="none")
@@ -64,6 +62,7 @@ def ours(plan: TaskPlan, task: Task[Any], config: TrainingConfig, repeat: int) -
 
 
 def sb3(plan: TaskPlan, config: TrainingConfig, repeat: int, make_env: Callable[[sb3_ppo.Setting], Any]) -> float:
+    """Return the CPU seconds that Stable-Baselines3 takes for the same steps."""
     setting = sb3_ppo.Setting(plan.task, plan.parameters, config, seed=repeat + 1)
     env = make_env(setting)
     agent = sb3_ppo.build(env, setting)
@@ -110,52 +109,60 @@ def training(plan: TaskPlan, iterations: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def tasks(repeats: int, num_levels: int = 4096, num_envs: int = 256, num_steps: int = 64) -> list[dict[str, Any]]:
+def tasks(repeats: int) -> list[dict[str, Any]]:
     """Return levels and environment steps per CPU second of every task, at its default and its quick parameters."""
-    settings = [(task_id, {}) for task_id in TASKS]
+    settings: list[tuple[str, dict[str, Any]]] = [(task_id, {}) for task_id in TASKS]
     settings += [(plan.task, plan.parameters) for plan in get_suite("quick").tasks if plan.parameters]
-    measured: list[dict[str, list[float]]] = [{} for _ in settings]
+    measured: list[list[dict[str, float]]] = [[] for _ in settings]
     for repeat in range(-1, repeats):
         for (task_id, parameters), rates in zip(settings, measured, strict=True):
-            task = make_task(task_id, **parameters)
-            random = torch.Generator().manual_seed(repeat + 1)
-            levels = task.sample_levels(num_levels, 0.0, random)
-            env = task.make_env(num_envs)
-            env.reset(levels[:num_envs])
-            actions = torch.randint(task.num_actions, (num_steps, num_envs), generator=random)
-
-            def plan_all(task: Task[Any] = task, random: torch.Generator = random) -> None:
-                drawn = task.sample_levels(num_levels, 1.0, random)
-                for goal in (0, *task.proxies):
-                    task.optimal_return(drawn, goal, 0.99)
-
-            def play(task: Task[Any] = task, env: Any = env, actions: Any = actions, levels: Any = levels) -> None:
-                for row in actions:
-                    step = env.step(row)
-                    done = step.terminated | step.truncated
-                    if bool(done.any()):
-                        env.reset(levels[: int(done.sum())], done)
-
-            seconds = {
-                "levels_per_second": timed(lambda: task.sample_levels(num_levels, 0.0, random)) / num_levels,
-                "randomized_levels_per_second": timed(lambda: task.sample_levels(num_levels, 1.0, random)) / num_levels,
-                "planned_levels_per_second": timed(plan_all) / num_levels,
-                "env_steps_per_second": timed(play) / (num_envs * num_steps),
-            }
+            measurement = task_rates(make_task(task_id, **parameters), torch.Generator().manual_seed(repeat + 1))
             if repeat >= 0:
-                for name, value in seconds.items():
-                    rates.setdefault(name, []).append(1 / value)
+                rates.append(measurement)
     return [
-        {"task": task_id, "parameters": parameters, **{name: statistics.median(rate) for name, rate in rates.items()}}
+        {
+            "task": task_id,
+            "parameters": parameters,
+            **{name: statistics.median(rate[name] for rate in rates) for name in rates[0]},
+        }
         for (task_id, parameters), rates in zip(settings, measured, strict=True)
     ]
 
 
+def task_rates(task: Task[Any], random: torch.Generator) -> dict[str, float]:
+    """Return one measurement of ``task``; environment steps include the restarts of finished episodes."""
+    levels = task.sample_levels(NUM_LEVELS, 0.0, random)
+    env = task.make_env(NUM_ENVS)
+    env.reset(levels[:NUM_ENVS])
+    actions = torch.randint(task.num_actions, (NUM_STEPS, NUM_ENVS), generator=random)
+
+    def plan() -> None:
+        drawn = task.sample_levels(NUM_LEVELS, 1.0, random)
+        for goal in (0, *task.proxies):
+            task.optimal_return(drawn, goal, 0.99)
+
+    def play() -> None:
+        for row in actions:
+            step = env.step(row)
+            done = step.terminated | step.truncated
+            if bool(done.any()):
+                env.reset(levels[: int(done.sum())], done)
+
+    return {
+        "levels_per_second": NUM_LEVELS / timed(lambda: task.sample_levels(NUM_LEVELS, 0.0, random)),
+        "randomized_levels_per_second": NUM_LEVELS / timed(lambda: task.sample_levels(NUM_LEVELS, 1.0, random)),
+        "planned_levels_per_second": NUM_LEVELS / timed(plan),
+        "env_steps_per_second": NUM_ENVS * NUM_STEPS / timed(play),
+    }
+
+
 def progress(line: str) -> None:
+    """Tell on standard error how far it is."""
     print(line, file=sys.stderr, flush=True)
 
 
 def print_tables(result: dict[str, Any]) -> None:
+    """Print the result for people."""
     run = result["training"]
     print(
         f"Training {run['task']}: {run['env_steps']:,} steps, {run['dtype']} trunk (Stable-Baselines3: float32), "
@@ -165,8 +172,10 @@ def print_tables(result: dict[str, Any]) -> None:
     for name, rate in run["steps_per_second"].items():
         line = f"{LABELS[name]:48} {rate:10,.0f}"
         if name in run["ratio"]:
-            target = f"{run['targets'][name]:8.2f}" if name in run["targets"] else ""
-            line += f" {run['ratio'][name]:10.2f} {min(run['ratios'][name]):8.2f} {max(run['ratios'][name]):8.2f} {target}"
+            ratios = (run["ratio"][name], min(run["ratios"][name]), max(run["ratios"][name]))
+            line += f" {ratios[0]:10.2f} {ratios[1]:8.2f} {ratios[2]:8.2f}"
+        if name in run["targets"]:
+            line += f" {run['targets'][name]:8.2f}"
         print(line)
     print()
     print(f"{'task':44} {'levels/s':>12} {'randomized':>12} {'and planned':>12} {'env steps/s':>12}")
@@ -175,10 +184,11 @@ def print_tables(result: dict[str, Any]) -> None:
         label = f"{row['task']} ({parameters or 'defaults'})"
         figures = ("levels_per_second", "randomized_levels_per_second", "planned_levels_per_second")
         print(f"{label:44}", *(f"{row[name]:12,.0f}" for name in (*figures, "env_steps_per_second")))
-    print("levels: as none draws them; randomized: at rate 1; and planned: with optimal returns of aligned goal and proxy")
+    print("levels/s: at rate 0; randomized: at rate 1; and planned: with the optimal returns of aligned goal and proxy")
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print clean JSON on standard output")
     parser.add_argument("--repeats", type=int, default=5, help="timed repeats")

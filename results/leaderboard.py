@@ -14,7 +14,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from benchmark import record as record_file
 from benchmark.errors import CorruptFileError, RequestError
 from benchmark.files import write_atomically
 from benchmark.record import CellKey, Commit, Record, SplitResult, Verdict
@@ -222,16 +221,6 @@ def read_leaderboard(path: Path) -> Leaderboard:
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         problem = " ".join(str(error).split())
         raise CorruptFileError(f"The leaderboard {str(path)!r} cannot be read: {problem}") from error
-
-
-def read_records(folder: Path) -> list[Record]:
-    """Return every cell's record in an output folder, in the order of their ids.
-
-    Raises:
-        CorruptFileError: one is damaged; cells that were set aside are not read.
-    """
-    paths = sorted(folder.glob("cells/*/record.json"))
-    return [record_file.read(path) for path in paths if ".corrupt-" not in path.parent.name]
 
 
 def _default_cells(records: Iterable[Record]) -> list[CellKey]:

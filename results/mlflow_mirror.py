@@ -71,9 +71,10 @@ class Mirror:
             self._log(run_id, metrics, _params(record))
             if (path := folder / "record.json").exists():
                 self._client.log_artifact(run_id, str(path))
-            self._client.set_tag(run_id, _KEY, "true")
+            if record.status == "done":
+                self._client.set_tag(run_id, _KEY, "true")
+                self._mirrored.add(identity)
             self._client.set_terminated(run_id, "FINISHED" if record.status == "done" else "FAILED")
-        self._mirrored.add(identity)
 
     def log_leaderboard(self, leaderboard: Leaderboard) -> None:
         """Put the leaderboard's summary, its file and its page on the parent run."""
@@ -112,7 +113,7 @@ class Mirror:
         return run_id
 
     def _finished_cells(self) -> set[tuple[str, str]]:
-        """Return the mirrored cells, and delete what an interrupted run mirrored in part."""
+        """Return the mirrored cells, and delete what failed or was mirrored in part: it comes again."""
         finished = set()
         for run in list(self._runs(f"tags.`{_KIND}` = 'cell'")):
             if _KEY in run.data.tags:

@@ -6,16 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import record as record_file
 from benchmark.errors import CorruptFileError, RequestError
 from benchmark.record import Record
 from benchmark.suites import Suite
 from results.leaderboard import (
     Entry,
-    Leaderboard,
     build_leaderboard,
     read_leaderboard,
-    read_records,
     write_leaderboard,
 )
 from tests.results.factory import SUITE, record, split, story
@@ -242,20 +239,3 @@ def test_damaged_file_is_refused(tmp_path: Path, damage: str) -> None:
         path.write_text(json.dumps(data))
     with pytest.raises(CorruptFileError, match=r"leaderboard\.json"):
         read_leaderboard(path)
-
-
-def test_reads_all_records_of_a_folder(tmp_path: Path) -> None:
-    for cell in story():
-        folder = tmp_path / "cells" / cell.cell_id
-        folder.mkdir(parents=True)
-        record_file.write(folder / "record.json", cell)
-    (tmp_path / "cells" / "x.corrupt-1").mkdir()
-    (tmp_path / "cells" / "x.corrupt-1" / "record.json").write_text("{")
-    (tmp_path / "cells" / "running").mkdir()
-    records = read_records(tmp_path)
-    assert {cell.cell for cell in records} == {cell.cell for cell in story()}
-    board: Leaderboard = build_leaderboard(SUITE, records)
-    assert len(board.entries) == 4
-    (tmp_path / "cells" / "running" / "record.json").write_text("{")
-    with pytest.raises(CorruptFileError):
-        read_records(tmp_path)

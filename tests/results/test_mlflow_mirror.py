@@ -158,3 +158,12 @@ def test_leaves_the_terminal_and_global_state_alone(tmp_path: Path, capfd: pytes
     assert mlflow.active_run() is None
     assert str(tmp_path) not in mlflow.get_tracking_uri()
     assert get_telemetry_client() is None
+
+
+def test_a_failed_cell_gives_way_to_its_success(out: Path) -> None:
+    for status in ("failed", "done"):
+        mirror = Mirror(out, SUITE.id)
+        mirror.log_cell(record(status=status))
+        mirror.close("FINISHED")
+    (run,) = [run for run in runs(out) if run.data.tags["goalposts.kind"] == "cell"]
+    assert run.info.status == "FINISHED"
