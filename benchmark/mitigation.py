@@ -289,7 +289,7 @@ def check_mitigation(cls: object, source: str) -> type[Mitigation]:
         raise RequestError(f"{source} is no mitigation: {cls!r} must be a subclass of goalposts.Mitigation.")
     try:
         cls.uses = frozenset(Knowledge(flag) for flag in cls.uses)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         known = ", ".join(flag.value for flag in Knowledge)
         raise RequestError(f"{source} declares unknown knowledge: {error}. Known flags: {known}.") from error
     if cls.fixed_alpha is not None:
@@ -299,6 +299,7 @@ def check_mitigation(cls: object, source: str) -> type[Mitigation]:
             raise RequestError(f"{source} fixes alpha, which needs 'level_generator' in its 'uses'.")
     try:
         cls()
-    except TypeError as error:
-        raise RequestError(f"{source} cannot be built without arguments ({error}); give each a default.") from error
+    except Exception as error:
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise RequestError(f"{source} cannot be built without arguments ({problem}); give each a default.") from error
     return cls

@@ -29,7 +29,7 @@ except BaseException as error:
 """
 
 
-def _check_reachable(address: str) -> None:
+def check_reachable(address: str) -> None:
     """Find out, in bounded time, whether ``address`` is a Ray cluster of this version.
 
     Raises:
@@ -61,6 +61,11 @@ def _check_reachable(address: str) -> None:
             f"The Ray cluster at {address!r} does not match this installation (Ray {ray.__version__}, Python "
             f"{sys.version.split()[0]}): {problem[:300]} Install the same versions on both sides."
         )
+    if "InvalidAuthToken" in probe.stderr:
+        raise RequestError(
+            f"The Ray cluster at {address!r} refuses this machine's authentication token; set RAY_AUTH_MODE and "
+            "RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to those of the cluster."
+        )
     raise RequestError(f"Ray address {address!r} does not answer: {problem[:300]}. Check it with 'ray status'.")
 
 
@@ -74,7 +79,7 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if address is not None and address != "local":
-        _check_reachable(address)
+        check_reachable(address)
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     else:
         ray.init(

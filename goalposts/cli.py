@@ -320,6 +320,9 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        _complain(f"{error}. Mend that and run the same command again: it goes on where it stopped.")
+        code = EXIT_FAILED_CELL
     if code == EXIT_INTERRUPTED:
         err.print("Interrupted. Nothing is lost: the same command goes on from the last checkpoints.")
     sys.exit(code if isinstance(code, int) else 0)

@@ -83,9 +83,13 @@ class RunDisplay:
         parts = [f"{_count(progress, 'done')}/{len(progress)} cells done"]
         if failed:
             parts.append(f"{failed} failed")
-        parts += [f"{len(running)} running", f"{rate:,.0f} steps/s"]
+        if running:
+            parts.append(f"{len(running)} running at {rate:,.0f} steps/s")
+        elif left is None:
+            parts.append("workers are starting")
         parts.append(f"{duration(time.monotonic() - self._started)} elapsed")
-        parts.append(f"about {duration(left)} left" if left is not None else "time left unknown")
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
 
     def _table(self, progress: Sequence[Progress]) -> Group:
@@ -106,7 +110,8 @@ class RunDisplay:
             )
         if len(running) > SHOWN:
             table.add_row(f"and {len(running) - SHOWN} more", "", "", "")
-        return Group(Text(self._summary(progress)), table)
+        summary = Text(self._summary(progress))
+        return Group(summary, table) if running else Group(summary)
 
 
 def _count(progress: Sequence[Progress], state: str) -> int:

@@ -64,6 +64,10 @@ class Accel(Mitigation):
 
     def setup(self, context: Context) -> None:
         super().setup(context)
+        if self.buffer.capacity < context.num_envs:
+            raise ValueError(
+                f"buffer_size is {self.buffer.capacity}; give at least {context.num_envs}, a rollout's levels"
+            )
         ready = max(int(self.fill_share * self.buffer.capacity), context.num_envs)
         self._ready_size = min(ready, self.buffer.capacity)
 

@@ -83,8 +83,10 @@ def split_score(split: SplitResult) -> float:
 
 def passes_gate(in_distribution: SplitResult) -> bool:
     """Return whether an agent is competent enough in distribution to be rated."""
-    rate = in_distribution.aligned / in_distribution.episodes
-    return rate >= GATE * in_distribution.aligned_reference
+    least = GATE * in_distribution.aligned_reference * in_distribution.episodes
+    return (
+        in_distribution.aligned >= least - 1e-6
+    )  # Episodes are whole: this only forgives the rounding of the product.
 
 
 def ranked_shifts(splits: Mapping[str, SplitResult]) -> dict[str, SplitResult]:

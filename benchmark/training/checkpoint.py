@@ -88,6 +88,7 @@ def load(folder: Path) -> Loaded | None:
         if digest != latest["sha256"]:
             raise CorruptFileError(f"The checkpoint {str(path)!r} does not match its checksum.")
         with safe_open(path, framework="pt") as file:
+            # Copies: tensors of a mapped file are not aligned, and matrix products on such round differently.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
             tree = json.loads(file.metadata()["tree"])
         return _restore(tree, tensors), int(latest["env_steps"]), digest

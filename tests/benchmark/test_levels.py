@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.toy import ToyLevels
 
 from benchmark.errors import CorruptFileError
 from benchmark.tasks.levels import RESERVED_SHARE, Levels
+from tests.toy import ToyLevels
 
 
 @dataclasses.dataclass(frozen=True)

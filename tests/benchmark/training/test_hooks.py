@@ -79,14 +79,18 @@ FAULTS: dict[str, list[Callable[..., Any]]] = {
 
 
 @pytest.mark.parametrize(
-    ("hook", "function"), [pytest.param(hook, each, id=f"{hook}-{i}") for hook in FAULTS for i, each in enumerate(FAULTS[hook])]
+    ("hook", "function"),
+    [pytest.param(hook, each, id=f"{hook}-{i}") for hook in FAULTS for i, each in enumerate(FAULTS[hook])],
 )
 def test_a_faulty_hook_is_named(hook: str, function: Callable[..., Any]) -> None:
-    with pytest.raises(HookError, match=f"Hook '{hook}' of Faulty") as caught:
+    def run() -> None:
         subject = trainer(faulty(hook, function))
         subject.iterate()
         subject.load_state_dict(subject.state_dict())
         subject.policy("sampled", torch.Generator())(torch.zeros(8, 2))
+
+    with pytest.raises(HookError, match=f"Hook '{hook}' of Faulty") as caught:
+        run()
     assert "\n" not in str(caught.value)
 
 

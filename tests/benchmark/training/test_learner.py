@@ -137,7 +137,11 @@ def test_every_row_is_used_once_an_epoch(num_rows: int) -> None:
 
 
 def rates(subject: PPOLearner) -> list[float]:
-    return [float(group["lr"]) for _, each in subject.get_optimizers_for_module(DEFAULT_MODULE_ID) for group in each.param_groups]
+    return [
+        float(group["lr"])
+        for _, each in subject.get_optimizers_for_module(DEFAULT_MODULE_ID)
+        for group in each.param_groups
+    ]
 
 
 def test_learning_rate_falls_to_zero_at_the_budget() -> None:

@@ -23,7 +23,9 @@ def test_heads_are_float32(network: str, bf16: bool, dtype: torch.dtype) -> None
     seen: dict[str, torch.dtype] = {}
     module.trunk.register_forward_hook(lambda _module, _inputs, output: seen.update(trunk=output.dtype))
     for head in ("policy_head", "value_head"):
-        getattr(module, head).register_forward_hook(lambda _m, inputs, _o, head=head: seen.update({head: inputs[0].dtype}))
+        getattr(module, head).register_forward_hook(
+            lambda _m, inputs, _o, head=head: seen.update({head: inputs[0].dtype})
+        )
     observation = torch.ones(4, 2, 5, 5).to(dtype)
     outputs = module.forward_train({Columns.OBS: observation})
     assert seen == {

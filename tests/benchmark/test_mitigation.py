@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from benchmark.errors import UndeclaredKnowledgeError
+from benchmark.mitigation import Context, Knowledge, Mitigation, sample_actions
+from tests.toy import Toy, context, unreserved
+
+ASKS: list[tuple[Callable[[Context], Any], frozenset[Knowledge]]] = [
+    (lambda given: given.sample_levels(2), frozenset()),
+    (lambda given: given.randomized_levels(2), frozenset({Knowledge.LEVEL_GENERATOR})),
+    (lambda given: given.edit_levels(unreserved(2), 1), frozenset({Knowledge.LEVEL_EDITOR})),
+    (
+        lambda given: given.edit_levels(unreserved(2), 1, restricted=False),
+        frozenset({Knowledge.LEVEL_EDITOR, Knowledge.LEVEL_GENERATOR}),
+    ),
+    (lambda given: given.candidate_goals, frozenset({Knowledge.CANDIDATE_REWARDS})),
+    (lambda given: given.achievable(unreserved(2)), frozenset({Knowledge.CANDIDATE_REWARDS})),
+    (lambda given: given.proxy_goals, frozenset({Knowledge.PROXY_GOALS})),
+    (lambda given: given.optimal_return(unreserved(2)), frozenset({Knowledge.PLANNER})),
+]
+
+
+@pytest.mark.parametrize(("ask", "needed"), ASKS)
+def test_context_hands_over_nothing_undeclared(ask: Callable[[Context], Any], needed: frozenset[Knowledge]) -> None:
+    assert ask(context(Toy(), *needed)) is not None
+    for missing in needed:
+        rest = frozenset(Knowledge) - {missing}
+        with pytest.raises(UndeclaredKnowledgeError, match=missing.value) as caught:
+            ask(context(Toy(), *rest))
+        assert "uses" in str(caught.value)
+
+
+def test_goals_are_named_by_their_role() -> None:
+    given = context(Toy(), *Knowledge)
+    assert given.candidate_goals == (0, 2)
+    assert given.proxy_goals == (1,)
+    assert given.num_goals == 3
+
+
+def test_randomized_levels_come_from_the_randomized_sampler() -> None:
+    class Tells(Toy):
+        def sample_levels(self, num_levels: int, alpha: float, generator: torch.Generator) -> Any:
+            return alpha
+
+    given = context(Tells(), Knowledge.LEVEL_GENERATOR)
+    assert (given.sample_levels(1), given.randomized_levels(1)) == (0.0, 1.0)
+
+
+def test_actions_follow_the_logits() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.2]).log().expand(20_000, 3)
+    actions = sample_actions(logits, torch.Generator().manual_seed(0))
+    assert actions.dtype == torch.int64
+    torch.testing.assert_close(actions.bincount() / 20_000, torch.tensor([0.5, 0.3, 0.2]), atol=0.015, rtol=0)
+    assert torch.equal(actions, sample_actions(logits, torch.Generator().manual_seed(0)))
+
+
+class Tuned(Mitigation):
+    def __init__(self, rate: float = 0.5, *, names: tuple[str, ...] = ("a",)) -> None:
+        self.rate = rate
+
+    def goals(self, levels: Any) -> Any:
+        return super().goals(levels)
+
+
+class Child(Tuned):
+    pass
+
+
+def test_hyperparameters_are_the_arguments_with_defaults() -> None:
+    assert Mitigation.defaults() == {}
+    assert Tuned.defaults() == Child.defaults() == {"rate": 0.5, "names": ("a",)}
+
+
+def test_overridden_hooks_are_known() -> None:
+    assert [cls.overrides("goals") for cls in (Mitigation, Tuned, Child)] == [False, True, True]
+    assert not Child.overrides("observe")

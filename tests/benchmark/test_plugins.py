@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.errors import RequestError
+from benchmark.mitigation import Knowledge, Mitigation
+from benchmark.plugins import load_plugin, registered
+
+GOOD = """
+from goalposts import Knowledge, Mitigation
+
+class Mine(Mitigation):
+    uses = {"level_generator"}
+    author = "Ada"
+
+    def __init__(self, rate=0.5, *, size=3):
+        self.rate = rate
+"""
+
+
+def plugin(folder: Path, source: str, name: str = "mine.py") -> Path:
+    path = folder / name
+    path.write_text(source)
+    return path
+
+
+def test_file_and_class(tmp_path: Path) -> None:
+    path = plugin(tmp_path, GOOD)
+    loaded = load_plugin(f"{path}:Mine")
+    assert (loaded.name, loaded.reference) == ("mine:Mine", f"{path}:Mine")
+    assert issubclass(loaded.cls, Mitigation)
+    assert loaded.cls.uses == {Knowledge.LEVEL_GENERATOR}
+    assert loaded.hyperparameters({}) == {"rate": 0.5, "size": 3}
+    assert loaded.hyperparameters({"size": 4}) == {"rate": 0.5, "size": 4}
+    assert load_plugin(loaded.reference).sha256 == loaded.sha256
+
+
+def test_a_relative_path_is_found_again_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin(tmp_path, GOOD)
+    monkeypatch.chdir(tmp_path)
+    reference = load_plugin("mine.py:Mine").reference
+    monkeypatch.chdir("/")
+    assert load_plugin(reference).name == "mine:Mine"
+
+
+def test_hash_changes_with_the_file(tmp_path: Path) -> None:
+    path = plugin(tmp_path, GOOD)
+    before = load_plugin(f"{path}:Mine")
+    plugin(tmp_path, GOOD.replace("0.5", "0.25"))
+    after = load_plugin(f"{path}:Mine")
+    assert before.sha256 != after.sha256
+    assert after.hyperparameters({})["rate"] == 0.25
+
+
+def test_unknown_hyperparameter_is_refused(tmp_path: Path) -> None:
+    loaded = load_plugin(f"{plugin(tmp_path, GOOD)}:Mine")
+    with pytest.raises(RequestError, match=r"'sise'.*Did you mean 'size'"):
+        loaded.hyperparameters({"sise": 1})
+
+
+SUBCLASS = "from goalposts import Mitigation\nclass Mine(Mitigation):\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "reference", "problem", "mend"),
+    [
+        pytest.param(None, "mine.py:Mine", "does not exist", "give the path", id="no_file"),
+        pytest.param(GOOD, "mine.py", "names no class", "path.py:Class", id="no_class_named"),
+        pytest.param(GOOD, "mine.py:Mime", "Unknown class", "Did you mean 'Mine'", id="class_misspelt"),
+        pytest.param(GOOD, "mine.py:", "Unknown class", "Mine", id="class_empty"),
+        pytest.param(
+            "class Mine: pass", "mine.py:Mine", "no mitigation", "subclass of goalposts.Mitigation", id="other_class"
+        ),
+        pytest.param("Mine = 3", "mine.py:Mine", "no mitigation", "subclass of goalposts.Mitigation", id="no_class"),
+        pytest.param("import nowhere_to_be_found", "mine.py:Mine", "ModuleNotFoundError", "mend it", id="import_fails"),
+        pytest.param("class Mine(:", "mine.py:Mine", "SyntaxError", "mend it", id="syntax"),
+        pytest.param("raise ValueError('one\\ntwo')", "mine.py:Mine", "ValueError: one two", "mend it", id="raises"),
+        pytest.param(
+            SUBCLASS + "    uses = {'telepathy'}",
+            "mine.py:Mine",
+            "telepathy",
+            "level_generator",
+            id="knowledge_unknown",
+        ),
+        pytest.param(
+            SUBCLASS + "    uses = 3", "mine.py:Mine", "unknown knowledge", "level_generator", id="knowledge_no_set"
+        ),
+        pytest.param(SUBCLASS + "    fixed_alpha = 1.5", "mine.py:Mine", "1.5", r"\[0, 1\]", id="alpha_range"),
+        pytest.param(
+            SUBCLASS + "    fixed_alpha = 1.0",
+            "mine.py:Mine",
+            "fixes alpha",
+            "'level_generator' in its 'uses'",
+            id="alpha_undeclared",
+        ),
+        pytest.param(
+            SUBCLASS + "    def __init__(self, x): ...",
+            "mine.py:Mine",
+            "without arguments",
+            "default",
+            id="needs_arguments",
+        ),
+        pytest.param(
+            SUBCLASS + "    def __init__(self): 1 / 0",
+            "mine.py:Mine",
+            "ZeroDivisionError",
+            "without arguments",
+            id="init_raises",
+        ),
+    ],
+)
+def test_a_wrong_plugin_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | None, reference: str, problem: str, mend: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if source is not None:
+        plugin(tmp_path, source)
+    with pytest.raises(RequestError, match=problem) as caught:
+        load_plugin(reference)
+    assert caught.match(mend)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_name_is_refused_with_the_nearest() -> None:
+    name = sorted(registered())[0]
+    with pytest.raises(RequestError, match=f"Did you mean '{name}'"):
+        load_plugin(f"{name}x")
+
+
+def test_registered_names_load() -> None:
+    for name in registered():
+        loaded = load_plugin(name)
+        assert loaded.name == loaded.reference == name
+        assert len(loaded.sha256) == 64

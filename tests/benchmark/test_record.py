@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.errors import CorruptFileError
+from benchmark.record import (
+    MIGRATIONS,
+    SCHEMA_VERSION,
+    CellKey,
+    Commit,
+    Plugin,
+    Record,
+    SplitResult,
+    Timing,
+    _checksum,
+    canonical_json,
+    content_sha256,
+    from_json,
+    read,
+    to_json,
+    write,
+)
+
+RECORD = Record(
+    cell=CellKey(suite="quick-v1", task="corner", mitigation="none", alpha=0.1 + 0.2, seed=0),
+    cell_id="corner-none-a0-s0-0123456789",
+    eval_id="0123456789abcdef",
+    status="done",
+    env_steps=400_000,
+    device="cpu",
+    dtype="bfloat16",
+    knowledge=["level_generator"],
+    selection="defaults",
+    trust="self_reported",
+    plugin=Plugin(version="1", author="Ada Löve", licence="MIT", paper="", sha256="0" * 64),
+    versions={"torch": "2.13.0"},
+    commit=Commit(id=None, clean=None),
+    config={"training": {"hidden_sizes": [64, 64], "bf16": True}},
+    salt_commitment="0" * 64,
+    sampling="sampled",
+    splits={
+        "shift/one": SplitResult(
+            episodes=1000,
+            aligned=1,
+            proxy=2,
+            lost=997,
+            asked=0,
+            aligned_reference=1.0,
+            proxy_reference=0.0,
+            ranked=True,
+        )
+    },
+    regret=0.1,
+    capability=0.3,
+    goal_fidelity=None,
+    score=-1.5,
+    verdict="capability_failure",
+    checkpoint_sha256="0" * 64,
+    timing=Timing(wall_seconds=12.5, steps_per_second=1e4, peak_memory_bytes=2**31),
+)
+
+
+def altered(**changes: Any) -> str:
+    """Return the JSON of a record changed after it was written, its checksum left as it was."""
+    return canonical_json({**json.loads(to_json(RECORD)), **changes})
+
+
+def sealed(**changes: Any) -> str:
+    """Return the JSON of a record of other content, its checksum right."""
+    data = json.loads(altered(**changes))
+    data["timing"]["record_sha256"] = _checksum(data)
+    return canonical_json(data)
+
+
+def test_survives_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    write(path, RECORD)
+    found = read(path)
+    assert found.timing.record_sha256
+    assert found.model_copy(update={"timing": RECORD.timing}) == RECORD
+    write(tmp_path / "again.json", found)
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+    assert [each.name for each in tmp_path.glob("*.partial")] == []
+
+
+def test_is_one_line_of_canonical_json() -> None:
+    text = to_json(RECORD)
+    assert "\n" not in text
+    assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+    assert json.loads(text)["splits"]["shift/one"]["aligned"] == 1
+
+
+TIMING = json.loads(to_json(RECORD))["timing"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        altered(score=99.0),
+        altered(cell={**json.loads(to_json(RECORD))["cell"], "seed": 1}),
+        altered(timing={**TIMING, "wall_seconds": 1.0}),
+        altered(timing={**TIMING, "record_sha256": ""}),
+        altered(note="x"),
+        to_json(RECORD)[:-1],
+        to_json(RECORD)[: len(to_json(RECORD)) // 2],
+        to_json(RECORD).replace('"regret":0.1', '"regret":NaN'),
+        "",
+        "[]",
+        "{}",
+        "null",
+        '{"timing":3}',
+    ],
+)
+def test_an_altered_or_truncated_record_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(text)
+    with pytest.raises(CorruptFileError, match=r"record\.json") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", None])
+def test_an_unreadable_file_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "record.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CorruptFileError, match=r"record\.json"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schema_version": SCHEMA_VERSION + 1},
+        {"schema_version": 0},
+        {"unknown": 1},
+        {"status": "perhaps"},
+        {"env_steps": -1},
+        {"regret": "low"},
+    ],
+)
+def test_an_unknown_form_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(CorruptFileError, match=f"here.*{next(iter(changes))}") as caught:
+        from_json(sealed(**changes), "here")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_older_form_is_migrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    def from_zero(data: dict[str, Any]) -> dict[str, Any]:
+        data["env_steps"] = data.pop("steps")
+        return {**data, "schema_version": 1}
+
+    old = json.loads(sealed(schema_version=0))
+    old["steps"] = old.pop("env_steps")
+    old["timing"]["record_sha256"] = _checksum(old)
+    monkeypatch.setitem(MIGRATIONS, 0, from_zero)
+    assert from_json(canonical_json(old), "here").env_steps == RECORD.env_steps
+
+
+def test_content_hash_knows_no_order() -> None:
+    assert content_sha256({"a": 1, "b": [1.5, None]}) == content_sha256({"b": [1.5, None], "a": 1})
+    assert content_sha256({"a": 1}) != content_sha256({"a": 2})
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json({"a": float("nan")})

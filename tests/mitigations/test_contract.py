@@ -1,0 +1,123 @@
+"""What every registered mitigation owes; a new one is picked up by itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmark.errors import UndeclaredKnowledgeError
+from benchmark.mitigation import Knowledge, Mitigation
+from benchmark.plugins import load_plugin, registered
+from benchmark.tasks import TASKS, make_task
+from benchmark.training import checkpoint
+from benchmark.training.loop import Trainer
+from tests.toy import context, trainer
+
+each_task = pytest.mark.parametrize("task_id", sorted(TASKS))
+
+
+@pytest.fixture(params=sorted(registered()))
+def cls(request: pytest.FixtureRequest) -> type[Mitigation]:
+    return load_plugin(request.param).cls
+
+
+def begun(cls: type[Mitigation], task_id: str) -> Trainer:
+    return trainer(cls(), make_task(task_id))
+
+
+def test_registered() -> None:
+    assert {"none", "domain_randomization", "accel", "goal_multi"} <= set(registered())
+
+
+def test_declares_what_it_is(cls: type[Mitigation]) -> None:
+    assert issubclass(cls, Mitigation)
+    assert cls.uses <= set(Knowledge)
+    assert all([cls.version, cls.author, cls.licence, cls.__doc__])
+    assert json.loads(json.dumps(cls.defaults())) == cls.defaults()
+    cls(**cls.defaults())
+
+
+def test_context_refuses_what_is_not_declared(cls: type[Mitigation]) -> None:
+    task = make_task("corner", size=5)
+    levels = task.sample_levels(2, 0.0, torch.Generator().manual_seed(0))
+    given = context(task, *cls.uses)
+    asks = {
+        Knowledge.LEVEL_GENERATOR: lambda: given.randomized_levels(2),
+        Knowledge.LEVEL_EDITOR: lambda: given.edit_levels(levels, 1),
+        Knowledge.CANDIDATE_REWARDS: lambda: given.candidate_goals,
+        Knowledge.PROXY_GOALS: lambda: given.proxy_goals,
+        Knowledge.PLANNER: lambda: given.optimal_return(levels),
+    }
+    for knowledge, ask in asks.items():
+        if knowledge in cls.uses:
+            ask()
+        else:
+            with pytest.raises(UndeclaredKnowledgeError):
+                ask()
+
+
+@each_task
+def test_levels_and_goals(cls: type[Mitigation], task_id: str) -> None:
+    hooks = begun(cls, task_id).hooks
+    for _ in range(3):
+        levels = hooks.sample_levels(8)
+        assert bool(hooks.task.valid(levels).all())
+        goals = hooks.goals(levels)
+        assert goals.shape == (8,)
+        assert bool(hooks.known_goals[goals].all())
+
+
+@each_task
+def test_observe_looks_at_each_row_by_itself(cls: type[Mitigation], task_id: str) -> None:
+    subject = begun(cls, task_id)
+    observation = subject.collector.collect().observations[0]
+    told = torch.tensor([0, 0, 0, 0, *subject.hooks.task.candidates, 0, 0, 0, 0][:8])
+    whole = subject.hooks.observe(observation, told)
+    assert whole.dtype == observation.dtype
+    assert torch.equal(whole[3:5], subject.hooks.observe(observation[3:5], told[3:5]))
+    assert torch.equal(whole, subject.hooks.observe(observation, told))
+
+
+@each_task
+def test_rollout_hooks_keep_their_shapes(cls: type[Mitigation], task_id: str) -> None:
+    subject = begun(cls, task_id)
+    for _ in range(2):
+        rollout = subject.collector.collect()
+        shape = rollout.rewards.shape
+        rollout = subject.hooks.relabel(rollout)
+        rollout.advantages = rollout.value_targets = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        subject.hooks.after_rollout(rollout)
+        weights = subject.hooks.sample_weights(rollout)
+        assert weights is None or weights.shape == shape
+        assert all(column.shape[:2] == shape for column in subject.hooks.batch_columns(rollout).values())
+        for name in ("rewards", "log_probs", "values", "told_goals", "level_index", "terminated"):
+            assert getattr(rollout, name).shape == shape
+
+
+@each_task
+def test_trains_and_acts(cls: type[Mitigation], task_id: str) -> None:
+    subject = begun(cls, task_id)
+    metrics = [subject.iterate() for _ in range(2)]
+    assert all(row["env_steps"] > 0 for row in metrics)
+    observation = torch.zeros(5, *subject.hooks.task.observation_shape)
+    actions, asks = subject.policy("sampled", torch.Generator().manual_seed(0))(observation)
+    assert actions.shape == (5,)
+    assert bool(((actions >= 0) & (actions < subject.hooks.task.num_actions)).all())
+    assert asks is None or asks.dtype == torch.bool
+
+
+@each_task
+def test_state_is_tensors_and_json(cls: type[Mitigation], task_id: str, tmp_path: Path) -> None:
+    subject = begun(cls, task_id)
+    subject.iterate()
+    state: dict[str, Any] = subject.hooks.state_dict()
+    digest = checkpoint.save(tmp_path, state, 1)
+    loaded = checkpoint.load(tmp_path)
+    assert loaded is not None
+    fresh = begun(cls, task_id)
+    fresh.hooks.load_state_dict(loaded[0])
+    assert checkpoint.save(tmp_path, fresh.hooks.state_dict(), 1) == digest

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmark.tasks import TASKS, make_task
+from mitigations.goal_multi import GoalMulti
+from tests.toy import Toy, ToyLevels, context, trainer
+
+
+def told(goals: list[int], observation: Tensor) -> Tensor:
+    mitigation = GoalMulti()
+    mitigation.setup(context(Toy(), *GoalMulti.uses))
+    return mitigation.observe(observation, torch.tensor(goals))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_goal_is_appended_to_vectors(dtype: torch.dtype) -> None:
+    observation = torch.randn(3, 2, dtype=dtype)
+    seen = told([0, 2, 1], observation)
+    assert seen.dtype == dtype
+    assert torch.equal(seen[:, :2], observation)
+    assert seen[:, 2:].tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
+def test_goal_is_a_channel_of_images(dtype: torch.dtype) -> None:
+    observation = torch.ones(2, 3, 4, 5, dtype=dtype)
+    seen = told([0, 2], observation)
+    assert (seen.shape, seen.dtype) == ((2, 4, 4, 5), dtype)
+    assert torch.equal(seen[:, :3], observation)
+    assert seen[:, 3].flatten(1).long().argmax(dim=1).tolist() == [0, 2]
+    assert seen[:, 3].long().sum(dim=(1, 2)).tolist() == [1, 1]
+
+
+def test_draws_every_achievable_goal_of_the_aligned_and_the_candidates() -> None:
+    task = Toy()
+    mitigation = GoalMulti()
+    mitigation.setup(context(task, *GoalMulti.uses))
+    even, odd = ToyLevels(torch.full((3000,), 2)), ToyLevels(torch.full((3000,), 3))
+    assert not bool(task.achievable(odd)[:, 2].any())
+    counts = mitigation.goals(even).bincount(minlength=3) / 3000
+    torch.testing.assert_close(counts, torch.tensor([0.5, 0.0, 0.5]), atol=0.04, rtol=0)
+    assert not bool(mitigation.goals(odd).any())
+
+
+@pytest.mark.parametrize("task_id", sorted(TASKS))
+def test_goals_of_registered_tasks_are_achievable(task_id: str) -> None:
+    task = make_task(task_id)
+    mitigation = GoalMulti()
+    mitigation.setup(context(task, *GoalMulti.uses))
+    levels = task.sample_levels(500, 1.0, torch.Generator().manual_seed(0))
+    goals = mitigation.goals(levels)
+    assert bool(task.achievable(levels).gather(1, goals.unsqueeze(1)).all())
+    assert set(goals.tolist()) == {0, *task.candidates}
+
+
+def test_evaluation_tells_the_aligned_goal() -> None:
+    class Listens(GoalMulti):
+        heard: Tensor
+
+        def observe(self, observation: Tensor, told_goal: Tensor | None) -> Tensor:
+            assert told_goal is not None
+            self.heard = told_goal
+            return super().observe(observation, told_goal)
+
+    mitigation = Listens()
+    subject = trainer(mitigation)
+    subject.collector.collect()
+    subject.policy("sampled", torch.Generator())(torch.zeros(5, 2))
+    assert mitigation.heard.tolist() == [0] * 5
+
+
+def test_rollouts_tell_what_they_reward() -> None:
+    subject = trainer(GoalMulti())
+    batch = subject.collector.collect()
+    assert set(batch.told_goals.unique().tolist()) == {0, 2}
+    achieved = batch.events.gather(2, batch.told_goals.unsqueeze(2)).squeeze(2)
+    assert torch.equal(batch.terminated, achieved)
