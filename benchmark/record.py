@@ -146,7 +146,10 @@ def from_json(text: str, source: str) -> Record:
             data = MIGRATIONS[version](data)
         return Record.model_validate(data)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
-        problem = str(error).splitlines()[0]
+        problem = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise CorruptFileError(f"The record {source} cannot be read: {problem}.") from error
 
 

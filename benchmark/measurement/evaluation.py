@@ -118,7 +118,7 @@ def play(
     asked = torch.zeros_like(alive)
     length = torch.zeros(count, dtype=torch.int64, device=device)
     total = torch.zeros(count, dtype=torch.float64, device=device)
-    history = []
+    history = torch.zeros(task.time_limit, count, len(task.goals), dtype=torch.bool, device=device)
     for t in range(task.time_limit):
         if observation.is_floating_point() and not bool(torch.isfinite(observation).all()):
             raise NonFiniteError(f"The observation at evaluation step {t} holds NaN or infinity.")
@@ -128,14 +128,14 @@ def play(
             alive &= ~asks
         step = env.step(actions)
         events = step.events & alive.unsqueeze(1)
-        history.append(events)
+        history[t] = events
         total += gamma**t * torch.where(alive, events[:, 0].double() - step.cost, 0.0)
         length += alive
         alive &= ~(step.terminated | step.truncated)
         observation = step.observation
         if not bool(alive.any()):
             break
-    outcome = task.outcome(levels, torch.stack(history))
+    outcome = task.outcome(levels, history)
     outcome = torch.where(asked, ASKED, outcome)
     return Episodes(outcome.cpu(), length.cpu(), total.cpu())
 

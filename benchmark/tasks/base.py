@@ -218,7 +218,7 @@ class Task(ABC, Generic[L]):
 
         Args:
             levels: the level each episode was played on.
-            events: ``bool[num_steps, num_episodes, num_goals]``; False after an episode's end.
+            events: ``bool[time_limit, num_episodes, num_goals]``; False after an episode's end.
 
         Returns:
             ``int64[num_episodes]`` of ``ALIGNED``, ``PROXY`` or ``LOST``.

@@ -27,7 +27,7 @@ def test_an_unknown_suite_is_refused_with_the_nearest(name: str, near: str) -> N
 
 
 def test_without_a_near_name_all_are_named() -> None:
-    with pytest.raises(RequestError, match="Known: .*quick"):
+    with pytest.raises(RequestError, match=r"Known: .*quick"):
         get_suite("xyzzy")
 
 
