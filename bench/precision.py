@@ -43,9 +43,8 @@ Cell = tuple[str, str, str, int]
 
 def identity(suite: Suite, plan: TaskPlan, mitigation: str) -> str:
     """Return a hash of all but dtype and seed that determines a result."""
-    versions = (TRAINER_VERSION, EVALUATION_VERSION, TASKS[plan.task].version, suite.episodes)
-    described = [suite.id, plan.model_dump(mode="json"), load_plugin(mitigation).sha256, versions]
-    return content_sha256(described)[:16]
+    versions = (TRAINER_VERSION, EVALUATION_VERSION, TASKS[plan.task].version, load_plugin(mitigation).cls.version)
+    return content_sha256([suite.id, suite.episodes, plan.model_dump(mode="json"), versions])[:16]
 
 
 def run_cell(suite: Suite, plan: TaskPlan, mitigation: str, dtype: str, seed: int) -> dict[str, Any]:

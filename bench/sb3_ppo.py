@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import goalposts  # noqa: F401 (registers the environments)
 from benchmark.tasks import TASKS
 from benchmark.tasks.gymnasium_env import GoalpostsVectorEnv
 from benchmark.training.config import TrainingConfig

@@ -2,7 +2,7 @@
 
 Everything runs in one thread and is timed on CPU time. A duel trains two fresh agents for the same number of steps,
 one right after the other, by our loop and by another one; who begins alternates, and medians are over all duels.
-What is made before the first step (Gymnasium environments, learners) is not timed; the minimal loop makes its own within.
+Gymnasium environments and learners are made before the clock starts, what the minimal loop needs while it runs.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ def unreserved(count: int, first: int = 0) -> ToyLevels:
 
 
 class Toy(Task[ToyLevels]):
-    """Goal 0 happens at step ``number % 6`` (1 to 4, else never), the proxy a step later, the candidate at step 2."""
+    """Goal 0 happens at step ``number % 6`` (1 to 4, else never), the proxy a step later, the candidate at step 2 of an
+    even number."""
 
     id = "toy"
     version = 1
@@ -67,10 +68,13 @@ class Toy(Task[ToyLevels]):
         return ToyLevels(levels.number + 1000)
 
     def achievable(self, levels: ToyLevels) -> Tensor:
-        return torch.stack([(levels.number % 6 - 1) < 4, (levels.number % 6) < 4, levels.number % 2 == 0], dim=1)
+        when = levels.number % 6
+        return torch.stack([(when > 0) & (when < 5), when < 4, when % 2 == 0], dim=1)
 
     def optimal_return(self, levels: ToyLevels, goal: int, gamma: float) -> Tensor:
-        return torch.ones(len(levels), dtype=torch.float64)
+        when = levels.number % 6
+        at = torch.stack([when, when + 1, torch.full_like(when, 2)], dim=1)[:, goal]
+        return torch.where(self.achievable(levels)[:, goal], gamma ** (at - 1).clamp(min=0).double(), 0.0)
 
     def planner_policy(self, goal: int, env: BatchedEnv[ToyLevels]) -> ReferencePolicy:
         return lambda observation: torch.zeros(len(observation), dtype=torch.int64)
@@ -84,7 +88,7 @@ class ToyEnv(BatchedEnv[ToyLevels]):
 
     def _advance(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         step, when = self.state["elapsed"] + 1, self.state["number"] % 6
-        return torch.stack([step == when, step == when + 1, step == 2], dim=1), COST * actions
+        return torch.stack([step == when, step == when + 1, (step == 2) & (when % 2 == 0)], dim=1), COST * actions
 
     def _observe(self, state: dict[str, Tensor]) -> Tensor:
         seen = torch.stack([state["number"], state["elapsed"]], dim=1).float()
@@ -99,8 +103,8 @@ def config(**changes: Any) -> TrainingConfig:
         "env_steps": 4 * 8 * 6,
         "num_envs": 8,
         "num_steps": 6,
-        "num_epochs": 2,
-        "minibatch_size": 20,
+        "num_epochs": 1,
+        "minibatch_size": 32,
         "hidden_sizes": (8,),
         "bf16": False,
     }

@@ -1,7 +1,7 @@
 """Every task as a Gymnasium environment: one episode at a time, or a batch of them that steps together.
 
-``import goalposts`` registers ``goalposts/<Task>-v<version>``. Without it, ask for ``goalposts:goalposts/Corner-v1``:
-Gymnasium imports what stands before the colon.
+``import benchmark.tasks`` registers ``goalposts/<Task>-v<version>``. Without it, ask for
+``benchmark.tasks:goalposts/Corner-v1``: Gymnasium imports what stands before the colon.
 """
 
 from __future__ import annotations

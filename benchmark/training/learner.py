@@ -158,7 +158,11 @@ def build_learner(module: TorchRLModule, config: TrainingConfig, device: torch.d
     ppo = (
         PPOConfig()
         .framework("torch")
-        .learners(num_learners=0, num_gpus_per_learner=1 if device.type == "cuda" else 0)
+        .learners(
+            num_learners=0,
+            num_gpus_per_learner=1 if device.type == "cuda" else 0,
+            add_default_connectors_to_learner_pipeline=False,
+        )
         .training(
             lr=schedule,
             clip_param=config.clip_param,

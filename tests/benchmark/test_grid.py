@@ -52,7 +52,7 @@ def shortest_paths(walls: Tensor, start: Cell, target: Cell) -> Iterator[list[Ce
         yield from extend([start])
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(st.data())
 def test_distances_are_those_of_breadth_first_search(data: st.DataObject) -> None:
     height, width = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))

@@ -258,8 +258,8 @@ def test_registering_again_changes_nothing(task_id: str) -> None:
 def test_can_be_made_without_an_import_of_one_s_own() -> None:
     program = (
         "import gymnasium\n"
-        "env = gymnasium.make('goalposts:goalposts/Corner-v1', size=5)\n"
-        "envs = gymnasium.make_vec('goalposts:goalposts/Fraud-v1', num_envs=2)\n"
+        "env = gymnasium.make('benchmark.tasks:goalposts/Corner-v1', size=5)\n"
+        "envs = gymnasium.make_vec('benchmark.tasks:goalposts/Fraud-v1', num_envs=2)\n"
         "print(env.reset(seed=0)[0].shape, envs.reset(seed=0)[0].shape[0])\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -183,7 +183,7 @@ def test_rows_without_weight_are_dropped() -> None:
     mitigation = Weighs()
     metrics = trainer(mitigation).iterate()
     assert metrics["trained_share"] == pytest.approx(1 / 6)
-    assert sorted(torch.cat(mitigation.rows).tolist()) == sorted([*range(8), *range(8)])
+    assert sorted(torch.cat(mitigation.rows).tolist()) == list(range(8))
 
 
 def test_an_update_without_rows_is_skipped() -> None:

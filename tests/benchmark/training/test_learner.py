@@ -125,6 +125,20 @@ def test_minibatches_depend_on_the_generator_alone() -> None:
     assert not torch.equal(trained(0), trained(1))
 
 
+def test_good_actions_become_likelier_and_values_truer() -> None:
+    subject, batch = learner(anneal=False, learning_rate=0.01), rows(64)
+    outputs = subject.network.forward_train(batch)
+    log_probs = outputs[Columns.ACTION_DIST_INPUTS].log_softmax(-1).detach()
+    batch[Columns.ACTION_LOGP] = log_probs.gather(1, batch[Columns.ACTIONS].unsqueeze(1)).squeeze(1)
+    batch[Postprocessing.ADVANTAGES] = torch.where(batch[Columns.ACTIONS] == 2, 1.0, -1.0)
+    first = update(subject, batch, seed=1)
+    for _ in range(10):
+        last = update(subject, batch, seed=1)
+    after = subject.network.forward_train(batch)[Columns.ACTION_DIST_INPUTS].log_softmax(-1)
+    assert bool((after[:, 2] > log_probs[:, 2]).all())
+    assert last["value_loss"] < first["value_loss"]
+
+
 @pytest.mark.parametrize("num_rows", [1, 8, 9])
 def test_every_row_is_used_once_an_epoch(num_rows: int) -> None:
     subject, seen = learner(), []

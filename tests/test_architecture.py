@@ -1,0 +1,166 @@
+"""The arrows between the packages: who may import what."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import goalposts
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("benchmark", "mitigations", "cluster", "results", "goalposts")
+EVERYTHING = ("benchmark", "cluster", "results", "goalposts")
+
+ARROWS: dict[str, tuple[str, ...]] = {
+    "benchmark/errors.py": (),
+    "benchmark/files.py": ("benchmark.errors",),
+    "benchmark/randomness.py": (),
+    "benchmark/mitigation.py": ("benchmark.tasks", "benchmark.errors"),
+    "benchmark/plugins.py": ("benchmark.mitigation", "benchmark.errors"),
+    "benchmark/record.py": ("benchmark.errors", "benchmark.files"),
+    "benchmark/suites.py": ("benchmark.errors", "benchmark.training.config"),
+    "benchmark/tasks/": ("benchmark.tasks", "benchmark.errors"),
+    "benchmark/training/config.py": (),
+    "benchmark/training/": (
+        "benchmark.training",
+        "benchmark.tasks",
+        "benchmark.mitigation",
+        "benchmark.errors",
+        "benchmark.files",
+        "benchmark.randomness",
+    ),
+    "benchmark/measurement/": (
+        "benchmark.measurement",
+        "benchmark.tasks",
+        "benchmark.record",
+        "benchmark.errors",
+        "benchmark.randomness",
+    ),
+    "benchmark/__init__.py": (),
+    "mitigations/": ("goalposts:", "mitigations"),
+    "cluster/": ("benchmark", "cluster"),
+    "results/": ("results", "benchmark.record", "benchmark.suites", "benchmark.errors", "benchmark.files"),
+    "goalposts/__init__.py": ("benchmark",),
+    "goalposts/__main__.py": ("goalposts.cli",),
+    "goalposts/cli.py": EVERYTHING,
+    "goalposts/mirroring.py": EVERYTHING,
+    "goalposts/progress.py": EVERYTHING,
+}
+"""What each file, or each file of a folder, may import of this project: modules with all that is in them, or with a
+colon that module alone. The first match counts. ``TYPE_CHECKING`` imports are free."""
+
+HEAVY: dict[str, tuple[str, ...]] = {
+    "ray": ("benchmark/training/", "cluster/"),
+    "mlflow": ("results/",),
+    "pyarrow": ("benchmark/measurement/",),
+    "typer": ("goalposts/cli.py",),
+    "rich": ("goalposts/", "results/table.py"),
+}
+"""Libraries, and where alone they may be imported."""
+
+
+def sources() -> list[str]:
+    return sorted(path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield every node that runs: all but the bodies of ``if TYPE_CHECKING``."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from nodes(node)
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def imports(source: str) -> set[str]:
+    """Return the absolute names of the modules that a file imports when it runs, at any depth of its code."""
+    found = set()
+    for node in nodes(ast.parse((ROOT / source).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{source} imports relatively"
+            assert node.module is not None
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = {member for member in members if is_module(member)}
+            found |= modules | ({node.module} if modules != members else set())
+    return found
+
+
+def allowed(name: str, rules: tuple[str, ...]) -> bool:
+    return any(
+        name == rule.removesuffix(":") or (not rule.endswith(":") and name.startswith(f"{rule}.")) for rule in rules
+    )
+
+
+def rules_of(source: str) -> tuple[str, ...]:
+    for place, rules in ARROWS.items():
+        if source == place or (place.endswith("/") and source.startswith(place)):
+            return rules
+    pytest.fail(f"{source} has no place in the table of arrows")
+
+
+@pytest.mark.parametrize("source", sources())
+def test_imports_follow_the_arrows(source: str) -> None:
+    ours = {name for name in imports(source) if name.split(".")[0] in PACKAGES}
+    assert not {name for name in ours if not allowed(name, rules_of(source))}
+
+
+@pytest.mark.parametrize("library", sorted(HEAVY))
+def test_heavy_libraries_stay_in_their_place(library: str) -> None:
+    users = {source for source in sources() if any(name.split(".")[0] == library for name in imports(source))}
+    assert users
+    assert not {source for source in users if not source.startswith(HEAVY[library])}
+
+
+def test_imports_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    (tmp_path / "package").mkdir()
+    for name in ("__init__.py", "module.py"):
+        (tmp_path / "package" / name).write_text("")
+    (tmp_path / "source.py").write_text(
+        "from typing import TYPE_CHECKING\n"
+        "import os.path\n"
+        "from package import module\n"
+        "if TYPE_CHECKING:\n    import hidden\n"
+        "def late():\n    from package.module import name\n    from package import value\n"
+    )
+    assert imports("source.py") == {"typing", "os.path", "package.module", "package"}
+
+
+@pytest.mark.parametrize(
+    ("name", "rules", "expected"),
+    [
+        ("benchmark.tasks.base", ("benchmark.tasks",), True),
+        ("benchmark.tasksets", ("benchmark.tasks",), False),
+        ("goalposts", ("goalposts:",), True),
+        ("goalposts.cli", ("goalposts:",), False),
+        ("benchmark", (), False),
+    ],
+)
+def test_rules_mean_whole_modules(name: str, rules: tuple[str, ...], expected: bool) -> None:
+    assert allowed(name, rules) == expected
+
+
+def test_facade_is_sorted_and_complete() -> None:
+    assert goalposts.__all__ == sorted(goalposts.__all__)
+    assert all(hasattr(goalposts, name) for name in goalposts.__all__)
+
+
+def test_every_module_imports() -> None:
+    for source in sources():
+        if not source.endswith("__main__.py"):
+            importlib.import_module(source.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+
+
+def test_docker_is_no_package() -> None:
+    assert not (ROOT / "docker" / "__init__.py").exists()
