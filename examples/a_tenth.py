@@ -1,4 +1,7 @@
+"""A complete mitigation: a tenth of the training levels shows which goal is meant."""
+
 import torch
+
 from goalposts import Knowledge, Mitigation
 
 

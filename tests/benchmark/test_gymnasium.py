@@ -100,6 +100,7 @@ def test_vector_environment_equals_single_ones(task_id: str) -> None:
             elif "final_obs" in infos:
                 assert not infos["_final_obs"][i]
                 assert infos["final_obs"][i] is None
+                assert not infos["final_info"]["events"][i].any()
             assert np.array_equal(observation[i], expected)
     assert finished >= 2 * vector.num_envs
     assert achieved > 0

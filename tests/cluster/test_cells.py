@@ -9,7 +9,13 @@ from benchmark.suites import get_suite
 from cluster.cells import Cell, Selection, cells_of
 from tests.cluster.helpers import tiny_cell
 
-PLUGIN = "from goalposts import Mitigation\n\n\nclass Mine(Mitigation):\n    def __init__(self, strength=1.0):\n        pass\n"
+PLUGIN = """
+from goalposts import Mitigation
+
+class Mine(Mitigation):
+    def __init__(self, strength=1.0):
+        pass
+"""
 
 
 def cells(**selection: object) -> list[Cell]:
