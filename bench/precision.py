@@ -1,7 +1,7 @@
 """Trains the quick suite's tasks with a bfloat16 and with a float32 trunk, and writes the comparison into the docs.
 
 Every finished cell is a line of the results file, and the same command goes on after the last of them. On a CPU without
-bfloat16 instructions torch emulates them: slower, with the same rounding.
+bfloat16 instructions torch emulates them, which is slower and may round sums otherwise than the instructions do.
 """
 
 from __future__ import annotations

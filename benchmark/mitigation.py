@@ -183,7 +183,7 @@ class Context:
     def rollout(self, levels: Levels) -> Rollout:
         """Play ``num_steps`` steps on ``levels`` (``num_envs`` of them) with the current policy.
 
-        The steps count against the budget.
+        The steps count against the budget. In ``setup`` there is no policy yet that could play.
         """
         return self._rollout(levels)
 
@@ -229,7 +229,11 @@ class Mitigation:
         return observation
 
     def relabel(self, rollout: Rollout) -> Rollout:
-        """Rewrite a rollout before advantages are computed; log-probabilities are then recomputed."""
+        """Rewrite a rollout before advantages are computed.
+
+        Logits, log-probabilities and values are then recomputed under the current policy; ``final_values`` and
+        ``last_values`` belong to states that a rollout does not hold, and are the hook's to rewrite.
+        """
         return rollout
 
     def after_rollout(self, rollout: Rollout) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import importlib.util
@@ -27,7 +28,7 @@ class LoadedPlugin:
     """What finds it again from another process: a registered name, or an absolute ``path.py:Class``."""
     cls: type[Mitigation]
     sha256: str
-    """Of all Python files that belong to the plugin."""
+    """Of the plugin's Python files: its module, and what that imports of its own package."""
 
     def hyperparameters(self, overrides: dict[str, Any]) -> dict[str, Any]:
         """Return all hyperparameters, the defaults replaced by ``overrides``.
@@ -104,13 +105,39 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _source_sha256(cls: type) -> str:
-    """Return the hash of the class's module; of its whole folder where that is a package."""
-    path = Path(inspect.getfile(cls))
-    files = sorted(path.parent.rglob("*.py")) if (path.parent / "__init__.py").exists() else [path]
+    """Return the hash of the class's module and of all modules of its own package that it imports."""
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.relative_to(path.parent).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    for name, path in sorted(_sources(cls.__module__, {}).items()):
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def _sources(module: str, found: dict[str, Path]) -> dict[str, Path]:
+    """Add ``module``, its parent packages and, again and again, what they import of the same package to ``found``."""
+    spec = importlib.util.find_spec(module)
+    if module in found or spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return found
+    found[module] = Path(spec.origin)
+    parent, _, _ = module.rpartition(".")
+    imported = [parent] if parent else []
+    package = module if spec.submodule_search_locations else parent
+    for node in ast.walk(ast.parse(found[module].read_bytes())):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            imported += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    for name in imported:
+        if name.split(".")[0] == module.split(".")[0] and _is_module(name):
+            _sources(name, found)
+    return found
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _line(error: BaseException) -> str:

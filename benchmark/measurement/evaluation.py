@@ -25,7 +25,7 @@ from benchmark.measurement.scores import RANKED_GAP, rate_difference_low
 from benchmark.randomness import generator
 from benchmark.record import SplitResult
 from benchmark.tasks import make_task
-from benchmark.tasks.base import ASKED, IN_DISTRIBUTION, OUTCOMES, BatchedEnv, Task
+from benchmark.tasks.base import ASKED, IN_DISTRIBUTION, LOST, OUTCOMES, BatchedEnv, Task
 from benchmark.tasks.levels import Levels
 
 EVALUATION_VERSION = 1
@@ -136,7 +136,7 @@ def play(
         if not bool(alive.any()):
             break
     outcome = task.outcome(levels, history)
-    outcome = torch.where(asked, ASKED, outcome)
+    outcome = torch.where(asked & (outcome == LOST), ASKED, outcome)
     return Episodes(outcome.cpu(), length.cpu(), total.cpu())
 
 

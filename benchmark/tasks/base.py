@@ -239,8 +239,10 @@ class Task(ABC, Generic[L]):
         """Draw training levels; each comes from the randomized sampler with probability ``alpha``.
 
         Raises:
-            RequestError: ``alpha`` is outside [0, 1].
+            RequestError: ``alpha`` is outside [0, 1], or ``num_levels`` below 1.
         """
+        if num_levels < 1:
+            raise RequestError(f"The number of levels is {num_levels!r}; give at least 1.")
         if not 0.0 <= alpha <= 1.0:
             raise RequestError(f"alpha is {alpha!r}; it is a probability, so give a number in [0, 1].")
         randomized = torch.rand(num_levels, generator=generator, device=generator.device) < alpha
@@ -257,8 +259,10 @@ class Task(ABC, Generic[L]):
         """Draw evaluation levels of ``split`` from the reserved share; on a shift all of them are distinguishing.
 
         Raises:
-            RequestError: the task has no such split.
+            RequestError: the task has no such split, or ``num_levels`` is below 1.
         """
+        if num_levels < 1:
+            raise RequestError(f"The number of levels is {num_levels!r}; give at least 1.")
         if split not in self.splits:
             raise RequestError(f"Task {self.id!r} has no split {split!r}. Known: {', '.join(self.splits)}.")
         conditions: tuple[Callable[[L], Tensor], ...] = (lambda levels: levels.reserved(), self.valid)

@@ -237,6 +237,7 @@ class Fraud(Task[FraudLevels]):
         which = torch.randint(self.queue, (count,), generator=generator, device=device)
         old = levels.payments[rows, which]
         fresh = self._draw_payments((count, 1), HOME_MARKET, generator)
+        fresh[:, 0, LOG_AMOUNT] += old[:, LOG_USUAL_AMOUNT] - fresh[:, 0, LOG_USUAL_AMOUNT]
         for column in (LOG_USUAL_AMOUNT, ACCOUNT_AGE, CHARGEBACKS):
             fresh[:, 0, column] = old[:, column]
         drawn = self._with_instrument(fresh, is_fraud(fresh), generator)[:, 0]

@@ -14,7 +14,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
-from benchmark.errors import NonFiniteError
+from benchmark.errors import HookError, NonFiniteError
 from benchmark.mitigation import Context, Mitigation, ModuleSpec, Rollout
 from benchmark.randomness import Key, generator, stream_seed
 from benchmark.tasks.base import Task
@@ -181,6 +181,8 @@ class Trainer:
         return columns
 
     def _extra_rollout(self, levels: Levels) -> Rollout:
+        if not hasattr(self, "collector"):
+            raise HookError("Hook 'setup' asked for a rollout; there is no network yet. Ask in a later hook.")
         deed = f"{type(self.hooks.mitigation).__name__} asked for a rollout on"
         rollout = self.collector.collect(self.hooks.check_levels(deed, levels, self.config.num_envs))
         self.env_steps += self.config.steps_per_rollout

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
 
+from benchmark import plugins
 from benchmark.errors import RequestError
 from benchmark.mitigation import Knowledge, Mitigation
 from benchmark.plugins import load_plugin, registered
@@ -134,3 +136,24 @@ def test_registered_names_load() -> None:
         loaded = load_plugin(name)
         assert loaded.name == loaded.reference == name
         assert len(loaded.sha256) == 64
+
+
+def test_the_sha256_covers_what_the_plugin_imports_of_its_package_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "lab_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "mine.py").write_text(
+        "from goalposts import Mitigation\nfrom .helper import X\n\nclass Mine(Mitigation): pass\n"
+    )
+    (package / "helper.py").write_text("from lab_package import deeper\nX = 1\n")
+    (package / "deeper.py").write_text("Y = 1\n")
+    (package / "unrelated.py").write_text("Z = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    cls = importlib.import_module("lab_package.mine").Mine
+    before = plugins._source_sha256(cls)
+    (package / "unrelated.py").write_text("Z = 2\n")
+    assert plugins._source_sha256(cls) == before
+    (package / "deeper.py").write_text("Y = 2\n")
+    assert plugins._source_sha256(cls) != before

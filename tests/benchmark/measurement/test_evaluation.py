@@ -112,6 +112,21 @@ def test_asking_after_the_end_changes_nothing() -> None:
     assert play(Toy(), LEVELS, make).outcome.tolist()[0] == ALIGNED
 
 
+def test_outcomes_are_named_from_what_happened_before_the_end() -> None:
+    class Listens(Toy):
+        heard: Tensor
+
+        def outcome(self, levels: ToyLevels, events: Tensor) -> Tensor:
+            self.heard = events
+            return super().outcome(levels, events)
+
+    task = Listens()
+    play(task, LEVELS, always(0, torch.tensor([False, True, False, False, False])))
+    assert task.heard.shape == (task.time_limit, 5, 3)
+    happened = [[(t + 1, goal) for t, goal in task.heard[:, i].nonzero().tolist()] for i in range(5)]
+    assert happened == [[(1, 0)], [], [], [(1, 1), (2, 2)], [(2, 0), (2, 2)]]
+
+
 @pytest.mark.parametrize("task_id", ["corner", "fraud"])
 def test_everybody_may_ask_at_once(task_id: str) -> None:
     task = make_task(task_id)

@@ -52,8 +52,8 @@ def trained(subject: Trainer, iterations: int) -> tuple[dict[str, Any], list[dic
 def check_resuming(task_id: str, name: str, bf16: bool, tmp_path: Path) -> None:
     straight, metrics = trained(made(task_id, name, bf16=bf16), 8)
     stopped = made(task_id, name, bf16=bf16)
-    for stop in (1, 5):
-        trained(stopped, stop - stopped.env_steps // 48)
+    for _ in range(5):
+        trained(stopped, 1)
         checkpoint.save(tmp_path, stopped.state_dict(), stopped.env_steps)
         loaded = checkpoint.load(tmp_path)
         assert loaded is not None
