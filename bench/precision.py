@@ -117,7 +117,7 @@ def table(suite: Suite, found: dict[Cell, dict[str, Any]], seeds: int) -> str:
             means = (sum(row[name] for row in rows[dtype]) / seeds for dtype in DTYPES)
             cells.append(" / ".join(f"{value:.3f}" for value in means))
         lines.append(f"| `{plan.task}` | `{mitigation}` | {' | '.join(cells)} |")
-    kind = "with" if native_bf16("cpu") else "without (torch emulates them)"
+    kind = "with" if native_bf16("cpu") else "without"
     lines += [
         "",
         f"Made by `python bench/precision.py` with torch {torch.__version__} on a {platform.machine()} CPU {kind} "

@@ -46,6 +46,8 @@ class Collector:
         """The level in each environment."""
         self._queue: Levels
         """Levels drawn and not yet played."""
+        self._queued_goals: Tensor
+        """The goal of the episode on each of them, ``int64[len(queue)]``."""
 
     def policy(self, observation: Tensor, told_goal: Tensor) -> dict[str, Tensor]:
         """Return the network's outputs for raw observations, without gradient."""
@@ -75,19 +77,22 @@ class Collector:
             self._restart(self.hooks.sample_levels(self.env.num_envs))
         elif self._observation is None:
             self._restart(self.hooks.sample_levels(self.env.num_envs))
-            self._queue = self._playing[:0]
+            self._queue, self._queued_goals = self._playing[:0], self._everywhere[:0]
         return self._play(repeat=self.restarts)
 
     def _restart(self, levels: Levels) -> None:
         self._playing = levels
         self._observation = self.env.reset(levels, goals=self.hooks.goals(levels))
 
-    def _next_levels(self, count: int) -> Levels:
+    def _next_levels(self, count: int) -> tuple[Levels, Tensor]:
+        """Return the next levels of the stream and the goal of the episode on each, ``int64[count]``."""
         if len(self._queue) < count:
             fresh = self.hooks.sample_levels(self.env.num_envs)
             self._queue = type(fresh).concatenate([self._queue, fresh])
+            self._queued_goals = torch.cat([self._queued_goals, self.hooks.goals(fresh)])
         levels, self._queue = self._queue[:count], self._queue[count:]
-        return levels
+        goals, self._queued_goals = self._queued_goals[:count], self._queued_goals[count:]
+        return levels, goals
 
     def _play(self, *, repeat: bool) -> Rollout:
         env, observation = self.env, self._observation
@@ -119,8 +124,8 @@ class Collector:
             done = step.terminated | step.truncated
             where = done.nonzero().squeeze(1)
             if len(where):
-                levels = self._playing[where] if repeat else self._next_levels(len(where))
-                first = env.reset(levels, done, self.hooks.goals(levels))
+                levels, goals = (self._playing[where], told[where]) if repeat else self._next_levels(len(where))
+                first = env.reset(levels, done, goals)
                 observation = observation.index_copy(0, where, first)
                 if not repeat:
                     self._playing = _replace(self._playing, where, levels)
@@ -174,6 +179,7 @@ class Collector:
             "observation": self._observation,
             "playing": self._playing.tensors(),
             "queue": self._queue.tensors(),
+            "queued_goals": self._queued_goals,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -184,6 +190,7 @@ class Collector:
             self._observation = state["observation"].to(self.device)
             self._playing = levels_type.from_tensors(state["playing"]).to(self.device)
             self._queue = levels_type.from_tensors(state["queue"]).to(self.device)
+            self._queued_goals = state["queued_goals"].to(self.device)
 
 
 _COLUMNS = (
