@@ -221,7 +221,7 @@ class Mitigation:
         return self.context.sample_levels(num_levels)
 
     def goals(self, levels: Levels) -> Tensor:
-        """Return the goal that the episode on each of these newly drawn levels is rewarded for, ``int64[num_levels]``."""
+        """Return what the episode on each newly drawn level is rewarded for, ``int64[num_levels]`` goals."""
         return torch.zeros(len(levels), dtype=torch.int64, device=levels.device)
 
     def observe(self, observation: Tensor, told_goal: Tensor | None) -> Tensor:
