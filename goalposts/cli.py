@@ -81,7 +81,7 @@ def run(
     from cluster.cells import Selection, cells_of
 
     suite = get_suite(suite_name)
-    gpus = _gpus_per_cell(gpus_per_cell)
+    gpus = _gpus_per_cell(gpus_per_cell, local=address in (None, "local"))
     salt = evaluation_salt()
     selection = Selection(tuple(task or ()), tuple(mitigation or ()), tuple(alpha or ()), seeds)
     cells = cells_of(suite, selection, device="cuda" if gpus > 0 else "cpu", salt_commitment=salt_commitment(salt))
@@ -94,7 +94,7 @@ def run(
         raise typer.Exit(EXIT_FAILED_CELL)
 
 
-def _gpus_per_cell(requested: float | None) -> float:
+def _gpus_per_cell(requested: float | None, *, local: bool) -> float:
     """Return the share of a GPU for each cell; by default a quarter where CUDA is to be had."""
     import torch
 
@@ -102,6 +102,11 @@ def _gpus_per_cell(requested: float | None) -> float:
         return 0.25 if torch.cuda.is_available() else 0.0
     if not 0 <= requested <= 8 or (requested > 1 and requested % 1):
         raise RequestError(f"--gpus-per-cell is {requested!r}; give 0, a fraction below 1, or whole GPUs up to 8.")
+    if requested > 0 and local and not torch.cuda.is_available():
+        raise RequestError(
+            f"--gpus-per-cell is {requested!r}, but this machine has no CUDA device; leave it out, or name a cluster "
+            "with --address."
+        )
     return requested
 
 

@@ -6,8 +6,8 @@ import torch
 
 
 def native_bf16(device: str) -> bool:
-    """Return whether ``device`` has bfloat16 instructions; without them torch emulates it, several times slower."""
+    """Return whether ``device`` of this machine has bfloat16 instructions; without them torch emulates it, slowly."""
     if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return torch.cuda.is_available() and bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))

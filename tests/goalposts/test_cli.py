@@ -87,6 +87,11 @@ def test_a_short_salt_is_refused(tmp_path: Path) -> None:
     assert "openssl rand -hex 16" in one_line(result)
 
 
+def test_a_gpu_share_without_a_gpu_is_refused(tmp_path: Path) -> None:
+    arguments = ("run", "quick", "--gpus-per-cell", "0.5", "--out", str(tmp_path / "out"))
+    assert "has no CUDA device" in one_line(goalposts(*arguments, CUDA_VISIBLE_DEVICES=""))
+
+
 def test_an_unreachable_ray_address_is_refused(tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
