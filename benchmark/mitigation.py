@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -296,7 +297,12 @@ def check_mitigation(cls: object, source: str) -> type[Mitigation]:
     except (TypeError, ValueError) as error:
         known = ", ".join(flag.value for flag in Knowledge)
         raise RequestError(f"{source} declares unknown knowledge: {error}. Known flags: {known}.") from error
+    for field in ("version", "author", "licence", "paper"):
+        if not isinstance(getattr(cls, field), str):
+            raise RequestError(f"{source} has {field} {getattr(cls, field)!r}; make it a text.")
     if cls.fixed_alpha is not None:
+        if not isinstance(cls.fixed_alpha, int | float):
+            raise RequestError(f"{source} has fixed_alpha {cls.fixed_alpha!r}; give a number in [0, 1].")
         if not 0.0 <= cls.fixed_alpha <= 1.0:
             raise RequestError(f"{source} has fixed_alpha {cls.fixed_alpha!r}; give a number in [0, 1].")
         if Knowledge.LEVEL_GENERATOR not in cls.uses:
@@ -306,4 +312,9 @@ def check_mitigation(cls: object, source: str) -> type[Mitigation]:
     except Exception as error:
         problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise RequestError(f"{source} cannot be built without arguments ({problem}); give each a default.") from error
+    for name, value in cls.defaults().items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise RequestError(f"{source} has {name}={value!r} by default; use a finite JSON value.") from error
     return cls

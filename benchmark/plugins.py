@@ -17,6 +17,8 @@ from benchmark.errors import RequestError, unknown_name
 from benchmark.mitigation import Mitigation, check_mitigation
 
 GROUP = "goalposts.mitigations"
+_FILE_MODULE = "goalposts_plugin_"
+"""How the modules of plugins given as files begin; the rest comes from the path, which is no part of the hash."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class LoadedPlugin:
     """What finds it again from another process: a registered name, or an absolute ``path.py:Class``."""
     cls: type[Mitigation]
     sha256: str
-    """Of the plugin's Python files: its module, and what that imports of its own package."""
+    """Of the plugin's Python files: the modules of the class and its bases, and what these import of their package."""
 
     def hyperparameters(self, overrides: dict[str, Any]) -> dict[str, Any]:
         """Return all hyperparameters, the defaults replaced by ``overrides``.
@@ -83,12 +85,11 @@ def _load_file(reference: str) -> LoadedPlugin:
         classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
         raise unknown_name(f"class of {file_name!r}", class_name, classes)
     cls = check_mitigation(getattr(module, class_name), f"Plugin {reference!r}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return LoadedPlugin(f"{path.stem}:{class_name}", f"{path}:{class_name}", cls, digest)
+    return LoadedPlugin(f"{path.stem}:{class_name}", f"{path}:{class_name}", cls, _source_sha256(cls))
 
 
 def _import_file(path: Path) -> ModuleType:
-    name = f"goalposts_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    name = f"{_FILE_MODULE}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -105,9 +106,15 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _source_sha256(cls: type) -> str:
-    """Return the hash of the class's module and of all modules of its own package that it imports."""
+    """Return the hash of the modules of the class and its bases, and of what each imports of its own package."""
+    sources: dict[str, Path] = {}
+    for base in cls.__mro__[: cls.__mro__.index(Mitigation)]:
+        if base.__module__.startswith(_FILE_MODULE):
+            sources[_FILE_MODULE] = Path(inspect.getfile(base))
+        else:
+            _sources(base.__module__, sources)
     digest = hashlib.sha256()
-    for name, path in sorted(_sources(cls.__module__, {}).items()):
+    for name, path in sorted(sources.items()):
         digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -140,14 +140,17 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
                         salt_commitment=salt_commitment,
                     )
                     cells[cell.cell_id] = cell
+    if len({cell.key for cell in cells.values()}) < len(cells):
+        raise RequestError("Two plugins have the same file and class name; rename one, so that they can be told apart.")
     return sorted(cells.values(), key=lambda cell: -cell.plan.training.env_steps)
 
 
 def source_commit() -> Commit:
-    """Return the commit of the source tree and whether it is clean; nulls outside a repository."""
+    """Return the commit of the source tree and whether it is clean; nulls where this file is in no repository."""
     folder = Path(__file__).parent
     git = ["git", "-C", str(folder)]
     try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=True)
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
         status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -10,10 +10,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
-from benchmark.errors import RequestError
+from benchmark.errors import GoalpostsError, RequestError
 
 CONNECT_SECONDS = 5.0
 PROBE_SECONDS = 22.0
@@ -75,20 +76,19 @@ def connected(address: str | None) -> Iterator[None]:
 
     Raises:
         RequestError: ``address`` is not a reachable cluster of this version.
+        GoalpostsError: Ray could not start.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if address is not None and address != "local":
         check_reachable(address)
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        options: dict[str, Any] = {"address": address}
     else:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            object_store_memory=100 * 1024 * 1024,
-        )
+        options = {"address": "local", "include_dashboard": False, "object_store_memory": 100 * 1024 * 1024}
+    try:
+        ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
+    except (RuntimeError, ValueError, ConnectionError) as error:
+        raise GoalpostsError(f"Ray could not start: {' '.join(str(error).split())[:300]}") from error
     try:
         yield
     finally:

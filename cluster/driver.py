@@ -15,12 +15,11 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayError
 
-from benchmark import record as records
 from benchmark.errors import GoalpostsError, RequestError
 from benchmark.files import write_atomically
 from benchmark.record import CellKey, Commit, Record
 from cluster.cells import Cell
-from cluster.worker import Job, Outcome, finished_record, run_cell
+from cluster.worker import Job, Outcome, finished_record, run_cell, write_failure
 
 RUN_FILE = "run.json"
 MAX_ATTEMPTS = 3
@@ -43,8 +42,6 @@ class Progress:
     steps_per_second: float = 0.0
     attempts: int = 0
     error: str | None = None
-    cached: bool = False
-    """Whether it was done before this run."""
     moved_at: float = 0.0
     """Monotonic time of the last change of ``env_steps``."""
 
@@ -81,8 +78,15 @@ def claimed(out: Path, suite: str, cells: Sequence[Cell]) -> Iterator[None]:
             raise RequestError(
                 f"Output folder {str(out)!r} belongs to suite {owner!r}, not {suite!r}; choose another with --out."
             )
-        keys = {cell.cell_id: cell.key.model_dump(mode="json") for cell in cells}
-        write_atomically(out / RUN_FILE, json.dumps({"suite": suite, "process": os.getpid(), "cells": keys}, indent=2))
+        asked = {cell.cell_id: {"eval_id": cell.eval_id, **cell.key.model_dump(mode="json")} for cell in cells}
+        try:
+            write_atomically(
+                out / RUN_FILE, json.dumps({"suite": suite, "process": os.getpid(), "cells": asked}, indent=2)
+            )
+        except PermissionError as error:
+            raise RequestError(
+                f"Output folder {str(out)!r} cannot be written ({error.strerror}); choose another with --out."
+            ) from error
         yield
 
 
@@ -93,8 +97,8 @@ def _owner(out: Path) -> str:
         return "unknown"
 
 
-def read_run(out: Path) -> tuple[str, dict[str, CellKey]]:
-    """Return the suite of an output folder and the cells it was last run for, by their ids.
+def read_run(out: Path) -> tuple[str, dict[tuple[str, str], CellKey]]:
+    """Return the suite of an output folder and the cells it was last run for, by their cell and evaluation ids.
 
     Raises:
         RequestError: the folder belongs to no run.
@@ -102,7 +106,10 @@ def read_run(out: Path) -> tuple[str, dict[str, CellKey]]:
     path = out / RUN_FILE
     try:
         run = json.loads(path.read_text())
-        return str(run["suite"]), {str(name): CellKey.model_validate(key) for name, key in run["cells"].items()}
+        return str(run["suite"]), {
+            (str(cell_id), str(cell.pop("eval_id"))): CellKey.model_validate(cell)
+            for cell_id, cell in run["cells"].items()
+        }
     except OSError as error:
         raise RequestError(f"{str(out)!r} is not the output folder of a run: {RUN_FILE} cannot be read.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -147,33 +154,41 @@ def run_cells(
         if notice:
             notify(notice)
         if record is not None:
-            entry.state, entry.cached, entry.env_steps = "done", True, record.env_steps
+            entry.state, entry.env_steps = "done", record.env_steps
             finished(record)
     waiting = [entry for entry in progress if entry.state == "waiting"]
     if not waiting:
         return progress
     jobs = {entry.cell.cell_id: Job(entry.cell, out, salt, commit, versions, checkpoint_seconds) for entry in waiting}
     with connect():
+        _check_capacity(gpus_per_cell)
         remote = ray.remote(run_cell).options(num_cpus=1, num_gpus=gpus_per_cell, max_retries=0)
         running = {remote.remote(jobs[entry.cell.cell_id]): entry for entry in waiting}
         for entry in waiting:
             entry.attempts = 1
+            entry.env_steps = _last_env_steps(entry.cell.folder(out) / "metrics.jsonl")
         try:
             while running:
                 ready, _ = ray.wait(list(running), timeout=POLL_SECONDS)
                 for reference in ready:
                     entry = running.pop(reference)
-                    if _settle(entry, _result(reference), out, notify):
+                    if _settle(entry, _result(reference, entry.cell, out), out, notify):
                         entry.attempts += 1
                         running[remote.remote(jobs[entry.cell.cell_id])] = entry
+                    elif entry.state == "done":
+                        finished(_found(entry.cell, out))
                     else:
-                        finished(records.read(entry.cell.folder(out) / "record.json"))
+                        finished(write_failure(jobs[entry.cell.cell_id], str(entry.error)))
                 for reference, entry in running.items():
                     if _stalled(entry, out):
                         notify(f"{entry.cell.cell_id} stood still for {STALL_SECONDS:.0f} s and is restarted.")
                         ray.cancel(reference, force=True)
                         entry.moved_at = time.monotonic()
                 observe(progress)
+        except RayError as error:
+            raise GoalpostsError(
+                f"The connection to Ray was lost ({type(error).__name__}); run the same command again to go on."
+            ) from error
         except BaseException:
             for reference in running:
                 ray.cancel(reference, force=True)
@@ -181,9 +196,31 @@ def run_cells(
     return progress
 
 
-def _result(reference: Any) -> Outcome:
+def _check_capacity(gpus_per_cell: float) -> None:
+    """Refuse a request that no node can ever meet; Ray would wait for such a node without a word.
+
+    Raises:
+        RequestError: no node has a CPU and the share of a GPU for one cell.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= gpus_per_cell for node in nodes):
+        raise RequestError(
+            f"No node of the Ray cluster has a CPU and {gpus_per_cell:g} GPUs for a cell; "
+            "give a smaller --gpus-per-cell, 0 for none."
+        )
+
+
+def _found(cell: Cell, out: Path) -> Record:
+    record, _ = finished_record(cell, out)
+    assert record is not None
+    return record
+
+
+def _result(reference: Any, cell: Cell, out: Path) -> Outcome:
     try:
         outcome: Outcome = ray.get(reference)
+        if outcome.status == "done" and finished_record(cell, out)[0] is None:
+            return Outcome("failed", f"Its record does not show in {str(out)!r}; is that a folder all nodes share?")
     except RayError as error:
         lines = str(error).strip().splitlines()
         return Outcome("failed", f"The worker was lost ({type(error).__name__}: {lines[0] if lines else ''})")
@@ -206,7 +243,8 @@ def _settle(entry: Progress, outcome: Outcome, out: Path, notify: Notify) -> boo
     entry.error = outcome.error
     if entry.attempts < MAX_ATTEMPTS:
         notify(f"{entry.cell.cell_id} failed and is tried again ({entry.attempts}/{MAX_ATTEMPTS - 1}): {outcome.error}")
-        entry.state = "waiting"
+        entry.state, entry.steps_per_second = "waiting", 0.0
+        entry.env_steps = _last_env_steps(entry.cell.folder(out) / "metrics.jsonl")
         return True
     entry.state = "failed"
     return False
@@ -216,8 +254,8 @@ def _stalled(entry: Progress, out: Path) -> bool:
     """Read the cell's last metrics into ``entry``; return whether a running cell has stood still for too long."""
     now = time.monotonic()
     steps = _last_env_steps(entry.cell.folder(out) / "metrics.jsonl")
-    if steps > entry.env_steps:
-        if entry.state == "running":
+    if steps != entry.env_steps:
+        if entry.state == "running" and steps > entry.env_steps:
             rate = (steps - entry.env_steps) / max(now - entry.moved_at, 1e-6)
             entry.steps_per_second = rate if not entry.steps_per_second else 0.7 * entry.steps_per_second + 0.3 * rate
         entry.state, entry.env_steps, entry.moved_at = "running", steps, now

@@ -51,7 +51,10 @@ class Outcome:
 
 
 def finished_record(cell: Cell, out: Path) -> tuple[Record | None, str | None]:
-    """Return the cell's record if it is done and current; and a notice if a corrupt one was set aside."""
+    """Return the cell's record if it is done and current; and a notice if a damaged file was set aside.
+
+    A cell whose checkpoint was deleted keeps its record; one whose checkpoint is damaged does not.
+    """
     path = cell.folder(out) / "record.json"
     if not path.exists():
         return None, None
@@ -59,8 +62,16 @@ def finished_record(cell: Cell, out: Path) -> tuple[Record | None, str | None]:
         record = records.read(path)
     except CorruptFileError as error:
         return None, f"{error} It was set aside as {set_aside(path).name}, and the cell runs again."
-    current = record.status == "done" and record.eval_id == cell.eval_id and record.cell_id == cell.cell_id
-    return (record if current else None), None
+    if record.status != "done" or record.eval_id != cell.eval_id or record.cell_id != cell.cell_id:
+        return None, None
+    folder = cell.folder(out) / "checkpoint"
+    if folder.exists() and checkpoint.file_checksum(folder) != record.checkpoint_sha256:
+        set_aside(folder)
+        return (
+            None,
+            f"The checkpoint of {cell.cell_id} is damaged; it was set aside, and the cell runs again.",
+        )
+    return record, None
 
 
 def run_cell(job: Job) -> Outcome:
@@ -74,13 +85,13 @@ def run_cell(job: Job) -> Outcome:
             try:
                 _run(job, folder, notices)
             except GoalpostsError as error:
-                _write_failure(job, folder, str(error))
+                write_failure(job, str(error))
                 return Outcome("failed", str(error), tuple(notices))
     except Exception as error:
         if _disk_is_full(error):
             return Outcome("disk_full", str(error), tuple(notices))
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        _write_failure(job, folder, message)
+        write_failure(job, message)
         return Outcome("failed", message, tuple(notices))
     return Outcome("done", notices=tuple(notices))
 
@@ -92,7 +103,7 @@ def _disk_is_full(error: BaseException) -> bool:
 def _run(job: Job, folder: Path, notices: list[str]) -> None:
     cell = job.cell
     started = time.monotonic()
-    _reset_peak_memory()
+    _reset_peak_memory(cell.device)
     state, moved = checkpoint.load_or_set_aside(folder / "checkpoint")
     if moved is not None:
         notices.append(
@@ -117,7 +128,12 @@ def _run(job: Job, folder: Path, notices: list[str]) -> None:
 def make_trainer(cell: Cell) -> Trainer:
     """Return the cell's trainer, before its first step."""
     task = make_task(cell.plan.task, **cell.plan.parameters)
-    mitigation = load_plugin(cell.reference).cls(**cell.hyperparameters)
+    plugin = load_plugin(cell.reference)
+    if plugin.sha256 != cell.plugin.sha256:
+        raise GoalpostsError(
+            f"The files of {cell.key.mitigation!r} differ from those the run began with; run the same command again."
+        )
+    mitigation = plugin.cls(**cell.hyperparameters)
     return Trainer(
         task,
         mitigation,
@@ -178,11 +194,16 @@ def _record(job: Job, **values: Any) -> Record:
     )
 
 
-def _write_failure(job: Job, folder: Path, error: str) -> None:
+def write_failure(job: Job, error: str) -> Record:
+    """Return the record of a cell that failed, and write it where the disk allows."""
+    record = _record(job, status="failed", error=error)
+    folder = job.cell.folder(job.out)
     try:
-        records.write(folder / "record.json", _record(job, status="failed", error=error))
+        folder.mkdir(parents=True, exist_ok=True)
+        records.write(folder / "record.json", record)
     except OSError:
-        return  # The outcome still reaches the driver; a full disk must not hide why the cell failed.
+        return record  # The failure still reaches the user; a full disk must not hide why the cell failed.
+    return record
 
 
 @contextmanager
@@ -206,8 +227,8 @@ def _metrics_file(path: Path, env_steps: int) -> Iterator[Any]:
         yield report
 
 
-def _reset_peak_memory() -> None:
-    if torch.cuda.is_available():
+def _reset_peak_memory(device: str) -> None:
+    if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     try:
         Path("/proc/self/clear_refs").write_text("5")

@@ -39,8 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print clean JSON on standard output.")]
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The output folder of a run.")]
@@ -183,8 +183,9 @@ def _publish(folder: Path) -> Leaderboard:
 
     suite_id, cells = read_run(folder)
     suite = get_suite(suite_id)
-    paths = [folder / "cells" / cell_id / "record.json" for cell_id in cells]
-    records = [record.read(path) for path in paths if path.exists()]
+    paths = [folder / "cells" / cell_id / "record.json" for cell_id, _ in cells]
+    found = [record.read(path) for path in paths if path.exists()]
+    records = [one for one in found if (one.cell_id, one.eval_id) in cells]
     board = build_leaderboard(suite, records, list(cells.values()))
     write_leaderboard(folder, board)
     page = write_site(folder, board, suite, {name: dataclasses.asdict(task.case) for name, task in TASKS.items()})
@@ -334,5 +335,5 @@ def main() -> None:
 
 
 def _complain(message: str) -> int:
-    err.print(f"Error: {' '.join(message.split())}", soft_wrap=True, markup=False)
+    err.print(f"Error: {' '.join(message.split())}", soft_wrap=True)
     return EXIT_WRONG_REQUEST

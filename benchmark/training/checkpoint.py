@@ -96,6 +96,15 @@ def load(folder: Path) -> Loaded | None:
         raise CorruptFileError(f"The checkpoint in {str(folder)!r} cannot be read: {error}.") from error
 
 
+def file_checksum(folder: Path) -> str | None:
+    """Return the SHA-256 of the folder's checkpoint as it lies there; None if it cannot be found."""
+    try:
+        latest = json.loads((folder / "latest.json").read_text())
+        return file_sha256(folder / Path(latest["file"]).name)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def load_or_set_aside(folder: Path) -> tuple[Loaded | None, Path | None]:
     """Return what :func:`load` does; a corrupt checkpoint is renamed, and its new place returned as well."""
     try:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,27 @@ def test_the_sha256_covers_what_the_plugin_imports_of_its_package_and_no_more(
     assert plugins._source_sha256(cls) == before
     (package / "deeper.py").write_text("Y = 2\n")
     assert plugins._source_sha256(cls) != before
+
+
+def test_the_sha256_covers_a_base_class_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = plugin(tmp_path, "from goalposts import Mitigation\n\nclass Base(Mitigation): pass\n", "lab_base.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    derived = plugin(tmp_path, "from lab_base import Base\n\nclass Derived(Base): pass\n", "derived.py")
+    before = load_plugin(f"{derived}:Derived").sha256
+    base.write_text(base.read_text() + "# changed\n")
+    assert load_plugin(f"{derived}:Derived").sha256 != before
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("version = 2", "version 2; make it a text"),
+        ("fixed_alpha = '1'", "fixed_alpha '1'; give a number"),
+        ("def __init__(self, rate=float('inf')): pass", "rate=inf by default"),
+        ("def __init__(self, function=print): pass", "use a finite JSON value"),
+    ],
+)
+def test_an_impossible_declaration_is_refused(tmp_path: Path, body: str, message: str) -> None:
+    path = plugin(tmp_path, f"from goalposts import Mitigation\n\nclass Mine(Mitigation):\n    {body}\n")
+    with pytest.raises(RequestError, match=re.escape(message)):
+        load_plugin(f"{path}:Mine")

@@ -68,3 +68,12 @@ def test_the_cell_id_changes_with_the_plugin_file(tmp_path: Path) -> None:
 def test_a_wrong_request_says_how_to_mend_it(selection: dict[str, object], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         cells(**selection)
+
+
+def test_two_plugins_of_one_name_are_refused(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "mine.py" for folder in ("a", "b")]
+    for i, path in enumerate(paths):
+        path.parent.mkdir()
+        path.write_text(PLUGIN + f"# {i}\n")
+    with pytest.raises(RequestError, match="same file and class name"):
+        cells(mitigations=tuple(f"{path}:Mine" for path in paths), tasks=("fraud",), seeds=1)

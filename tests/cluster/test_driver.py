@@ -40,12 +40,18 @@ class Waits(Mitigation):
                 time.sleep(0.05)
 """
 FAILS_ON_ONE_SEED = """
+import os
 from goalposts import Mitigation
 
 class Fails(Mitigation):
     def after_rollout(self, rollout):
-        if self.context.generator.initial_seed() % 2 == {parity}:
+        if self.context.generator.initial_seed() in {seeds}:
             raise ValueError("this seed does not train")
+
+class Dies(Mitigation):
+    def after_rollout(self, rollout):
+        if self.context.generator.initial_seed() in {seeds}:
+            os._exit(1)
 """
 
 
@@ -128,20 +134,21 @@ def test_interrupt_killed_driver_and_killed_worker_end_in_the_undisturbed_record
     assert records(out) == records(tmp_path / "undisturbed")
 
 
-def test_a_failed_cell_is_retried_reported_and_hides_no_other(tmp_path: Path) -> None:
-    seeds = [stream_seed("smoke-v1", "fraud", seed, "mitigation", "fails:Fails") for seed in range(2)]
-    parity = seeds[0] % 2
-    failing = [seed for seed in range(2) if seeds[seed] % 2 == parity]
+def test_a_failed_cell_and_a_lost_worker_are_retried_reported_and_hide_no_other(tmp_path: Path) -> None:
+    names = ("fails:Fails", "fails:Dies")
+    seeds = {stream_seed("smoke-v1", "fraud", 1, "mitigation", name) for name in names}
     plugin = tmp_path / "fails.py"
-    plugin.write_text(FAILS_ON_ONE_SEED.format(parity=parity))
+    plugin.write_text(FAILS_ON_ONE_SEED.format(seeds=seeds))
     out = tmp_path / "out"
-    result = run(*command(plugin, "Fails", out, "--mitigation", "none", "--seeds", "2"))
+    more = ("--mitigation", f"{plugin}:Dies", "--mitigation", "none", "--seeds", "2")
+    result = run(*command(plugin, "Fails", out, *more))
     assert result.returncode == 1
     assert "(2/2)" in result.stderr
     assert "Hook 'after_rollout' of Fails raised ValueError: this seed does not train" in result.stderr
+    assert "The worker was lost" in result.stderr
+    assert "Traceback" not in result.stderr
     status = {(r["cell"]["mitigation"], r["cell"]["seed"]): r["status"] for r in records(out).values()}
-    expected = {("none", seed): "done" for seed in range(2)}
-    expected |= {("fails:Fails", seed): "failed" if seed in failing else "done" for seed in range(2)}
-    assert status == expected
+    failed = {(name, 1): "failed" for name in names}
+    assert status == {(name, seed): "done" for name in (*names, "none") for seed in range(2)} | failed
     entries = {e["mitigation"]: e for e in json.loads((out / "leaderboard.json").read_text())["entries"]}
-    assert (entries["none"]["complete"], entries["fails:Fails"]["complete"]) == (True, False)
+    assert {name: entry["complete"] for name, entry in entries.items()} == {**dict.fromkeys(names, False), "none": True}

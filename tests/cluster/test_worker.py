@@ -113,3 +113,25 @@ def test_a_full_disk_is_an_outcome_of_its_own(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(worker.checkpoint, "save", full)
     assert run_cell(job(tiny_cell(), tmp_path)).status == "disk_full"
+
+
+def test_a_damaged_checkpoint_beside_a_finished_record_is_noticed(tmp_path: Path) -> None:
+    cell = tiny_cell()
+    run_cell(job(cell, tmp_path))
+    assert finished_record(cell, tmp_path)[0] is not None
+    path = next((cell.folder(tmp_path) / "checkpoint").glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1])
+    found, notice = finished_record(cell, tmp_path)
+    assert found is None
+    assert "checkpoint" in str(notice)
+    assert (cell.folder(tmp_path) / "checkpoint.corrupt-1").is_dir()
+
+
+def test_a_plugin_that_changed_since_the_run_began_does_not_train(tmp_path: Path) -> None:
+    plugin = tmp_path / "stops.py"
+    plugin.write_text(STOPS_ONCE)
+    cell = tiny_cell(f"{plugin}:Stops")
+    plugin.write_text(STOPS_ONCE + "# changed")
+    outcome = run_cell(job(cell, tmp_path))
+    assert outcome.status == "failed"
+    assert "differ from those the run began with" in str(outcome.error)
