@@ -37,6 +37,7 @@ class RunDisplay:
         self._last_line = self._started
         self._last_counts = (-1, -1)
         self._first_steps: int | None = None
+        self._moving_since: tuple[float, int] | None = None
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -68,12 +69,15 @@ class RunDisplay:
     def _seconds_left(self, progress: Sequence[Progress]) -> float | None:
         total = sum(entry.cell.plan.training.env_steps for entry in progress)
         steps = sum(min(entry.env_steps, entry.cell.plan.training.env_steps) for entry in progress)
+        now = time.monotonic()
         if self._first_steps is None:
             self._first_steps = steps
-        gained = steps - self._first_steps
-        if gained <= 0:
+        if self._moving_since is None and steps > self._first_steps:
+            self._moving_since = (now, steps)  # From here on, so that the start of the workers does not count.
+        if self._moving_since is None or steps <= self._moving_since[1]:
             return None
-        return (time.monotonic() - self._started) * (total - steps) / gained
+        since, first = self._moving_since
+        return (now - since) * (total - steps) / (steps - first)
 
     def _summary(self, progress: Sequence[Progress]) -> str:
         running = [entry for entry in progress if entry.state == "running"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from cluster.driver import Progress
@@ -28,6 +29,21 @@ def test_on_a_terminal_each_running_cell_has_a_row() -> None:
     text = shown(Console(file=io.StringIO(), width=100, force_terminal=True), [running])
     assert "fraud domain_randomization α=1 seed 0" in text
     assert "512" in text
+
+
+def test_the_time_left_counts_from_the_first_step_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("goalposts.progress.time.monotonic", lambda: now[0])
+    console = Console(file=io.StringIO(), width=100)
+    entry = Progress(tiny_cell(), state="running", env_steps=0)
+    with RunDisplay(console) as display:
+        for seconds, steps in ((0.0, 0), (100.0, 48), (110.0, 1048)):
+            now[0], entry.env_steps = seconds, steps
+            display.update([entry])
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert ["left" in line for line in lines] == [False, False, True]
+    assert lines[-1].endswith("about 0:10 left")
 
 
 def test_failed_cells_are_counted() -> None:
