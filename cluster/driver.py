@@ -63,9 +63,7 @@ def claimed(out: Path, suite: str, cells: Sequence[Cell]) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / ".lock").open("a")
     except OSError as error:
-        raise RequestError(
-            f"Output folder {str(out)!r} cannot be written ({error.strerror}); choose another with --out."
-        ) from error
+        raise _unwritable(out, error) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,10 +82,12 @@ def claimed(out: Path, suite: str, cells: Sequence[Cell]) -> Iterator[None]:
                 out / RUN_FILE, json.dumps({"suite": suite, "process": os.getpid(), "cells": asked}, indent=2)
             )
         except PermissionError as error:
-            raise RequestError(
-                f"Output folder {str(out)!r} cannot be written ({error.strerror}); choose another with --out."
-            ) from error
+            raise _unwritable(out, error) from error
         yield
+
+
+def _unwritable(out: Path, error: OSError) -> RequestError:
+    return RequestError(f"Output folder {str(out)!r} cannot be written ({error.strerror}); choose another with --out.")
 
 
 def _owner(out: Path) -> str:
@@ -172,13 +172,13 @@ def run_cells(
                 ready, _ = ray.wait(list(running), timeout=POLL_SECONDS)
                 for reference in ready:
                     entry = running.pop(reference)
-                    if _settle(entry, _result(reference, entry.cell, out), out, notify):
+                    outcome, record = _result(reference, entry.cell, out)
+                    job = jobs[entry.cell.cell_id]
+                    if _settle(entry, outcome, out, notify):
                         entry.attempts += 1
-                        running[remote.remote(jobs[entry.cell.cell_id])] = entry
-                    elif entry.state == "done":
-                        finished(_found(entry.cell, out))
+                        running[remote.remote(job)] = entry
                     else:
-                        finished(write_failure(jobs[entry.cell.cell_id], str(entry.error)))
+                        finished(record or write_failure(job, str(entry.error)))
                 for reference, entry in running.items():
                     if _stalled(entry, out):
                         notify(f"{entry.cell.cell_id} stood still for {STALL_SECONDS:.0f} s and is restarted.")
@@ -210,21 +210,20 @@ def _check_capacity(gpus_per_cell: float) -> None:
         )
 
 
-def _found(cell: Cell, out: Path) -> Record:
-    record, _ = finished_record(cell, out)
-    assert record is not None
-    return record
-
-
-def _result(reference: Any, cell: Cell, out: Path) -> Outcome:
+def _result(reference: Any, cell: Cell, out: Path) -> tuple[Outcome, Record | None]:
+    """Return the outcome of an attempt, and the record if the cell is done."""
     try:
         outcome: Outcome = ray.get(reference)
-        if outcome.status == "done" and finished_record(cell, out)[0] is None:
-            return Outcome("failed", f"Its record does not show in {str(out)!r}; is that a folder all nodes share?")
     except RayError as error:
         lines = str(error).strip().splitlines()
-        return Outcome("failed", f"The worker was lost ({type(error).__name__}: {lines[0] if lines else ''})")
-    return outcome
+        return Outcome("failed", f"The worker was lost ({type(error).__name__}: {lines[0] if lines else ''})"), None
+    if outcome.status != "done":
+        return outcome, None
+    record, _ = finished_record(cell, out)
+    if record is None:
+        missing = f"Its record does not show in {str(out)!r}; is that a folder all nodes share?"
+        return Outcome("failed", missing), None
+    return outcome, record
 
 
 def _settle(entry: Progress, outcome: Outcome, out: Path, notify: Notify) -> bool:

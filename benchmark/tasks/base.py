@@ -292,10 +292,7 @@ class Task(ABC, Generic[L]):
             for _ in range(num_edits):
                 edited = self._edit(edited, restricted, generator)
             good = self.valid(edited) & ~edited.reserved()
-            merged = {name: tensor.clone() for name, tensor in result.tensors().items()}
-            for name, tensor in edited.tensors().items():
-                merged[name][index[good]] = tensor[good]
-            result = type(levels)(**merged)
+            result = result.replaced(index[good], edited[good])
             pending[index[good]] = False
         return result
 

@@ -96,16 +96,14 @@ class _Batch:
             raise RequestError(
                 f"Option 'levels' must be {self.env.num_envs} {self.task.levels_type.__name__}, not {levels!r:.80}."
             )
-        # Copies, because restarts write into them.
-        self.levels = type(levels)(**{name: tensor.clone() for name, tensor in levels.tensors().items()})
+        self.levels = levels
         return _array(self.env.reset(levels, goals=self._goals(len(levels))))
 
     def restart(self, done: Tensor) -> Array:
         """Put the next levels of the stream where episodes are ``done``; return the new episodes' observations."""
         where = done.nonzero().squeeze(1)
         fresh = self._next_levels(len(where))
-        for name, tensor in self.levels.tensors().items():
-            tensor.index_copy_(0, where, getattr(fresh, name))
+        self.levels = self.levels.replaced(where, fresh)
         return _array(self.env.reset(fresh, done, self._goals(len(where))))
 
     def _goals(self, count: int) -> Tensor:

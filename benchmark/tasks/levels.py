@@ -50,6 +50,12 @@ class Levels:
         """Return the levels that ``index`` selects (a slice, ``int64[n]`` or ``bool[num_levels]``)."""
         return type(self)(**{name: tensor[index] for name, tensor in self.tensors().items()})
 
+    def replaced(self, index: Tensor, levels: Self) -> Self:
+        """Return a copy in which the rows ``index`` (``int64[n]``) are those of ``levels``, ``n`` of them."""
+        return type(self)(
+            **{name: tensor.index_copy(0, index, getattr(levels, name)) for name, tensor in self.tensors().items()}
+        )
+
     @property
     def device(self) -> torch.device:
         return next(iter(self.tensors().values())).device

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -18,6 +16,7 @@ from benchmark.errors import CorruptFileError
 from benchmark.files import file_sha256, set_aside, write_atomically
 
 _TENSOR = "__tensor__"
+_POINTER = "latest.json"
 
 Loaded = tuple[dict[str, Any], int, str]
 """A checkpoint's state, its environment steps and the SHA-256 of its file."""
@@ -65,11 +64,17 @@ def save(folder: Path, state: Mapping[str, Any], env_steps: int) -> str:
     digest = file_sha256(partial)
     partial.replace(target)
     latest = {"file": target.name, "sha256": digest, "env_steps": env_steps}
-    write_atomically(folder / "latest.json", json.dumps(latest))
+    write_atomically(folder / _POINTER, json.dumps(latest))
     for old in folder.glob("step-*"):
         if old != target:
             old.unlink()
     return digest
+
+
+def _latest(folder: Path) -> tuple[dict[str, Any], Path]:
+    """Return what the pointer says of the newest checkpoint, and the path of its file."""
+    latest: dict[str, Any] = json.loads((folder / _POINTER).read_text())
+    return latest, folder / Path(latest["file"]).name
 
 
 def load(folder: Path) -> Loaded | None:
@@ -78,13 +83,11 @@ def load(folder: Path) -> Loaded | None:
     Raises:
         CorruptFileError: the file does not match its checksum or cannot be read.
     """
-    pointer = folder / "latest.json"
-    if not pointer.exists():
+    if not (folder / _POINTER).exists():
         return None
     try:
-        latest = json.loads(pointer.read_text())
-        path = folder / Path(latest["file"]).name
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        latest, path = _latest(folder)
+        digest = file_sha256(path)
         if digest != latest["sha256"]:
             raise CorruptFileError(f"The checkpoint {str(path)!r} does not match its checksum.")
         with safe_open(path, framework="pt") as file:
@@ -99,8 +102,7 @@ def load(folder: Path) -> Loaded | None:
 def file_checksum(folder: Path) -> str | None:
     """Return the SHA-256 of the folder's checkpoint as it lies there; None if it cannot be found."""
     try:
-        latest = json.loads((folder / "latest.json").read_text())
-        return file_sha256(folder / Path(latest["file"]).name)
+        return file_sha256(_latest(folder)[1])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -111,8 +113,3 @@ def load_or_set_aside(folder: Path) -> tuple[Loaded | None, Path | None]:
         return load(folder), None
     except CorruptFileError:
         return None, set_aside(folder)
-
-
-def generator_states(generators: Mapping[str, torch.Generator]) -> dict[str, Tensor]:
-    """Return the states of named generators as tensors."""
-    return {name: generator.get_state() for name, generator in generators.items()}

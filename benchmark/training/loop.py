@@ -218,7 +218,7 @@ class Trainer:
             "optimizers": [
                 optimizer.state_dict() for _, optimizer in self.learner.get_optimizers_for_module(DEFAULT_MODULE_ID)
             ],
-            "generators": checkpoint.generator_states(self.generators),
+            "generators": {name: stream.get_state() for name, stream in self.generators.items()},
             "collector": self.collector.state_dict(),
             "mitigation": self.hooks.state_dict(),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,12 +68,10 @@ class Collector:
             NonFiniteError: an observation or a network output is NaN or infinite.
         """
         if levels is not None:
-            kept = (self.env, self._observation, getattr(self, "_playing", None))
-            self.env = self.task.make_env(self.env.num_envs, self.device)
-            self._restart(levels)
-            rollout = self._play(repeat=True)
-            self.env, self._observation, self._playing = kept  # type: ignore[assignment]
-            return rollout
+            aside = copy.copy(self)  # The same network, hooks and generators, but environments of its own.
+            aside.env = self.task.make_env(self.env.num_envs, self.device)
+            aside._restart(levels)
+            return aside._play(repeat=True)
         if self.restarts:
             self._restart(self.hooks.sample_levels(self.env.num_envs))
         elif self._observation is None:
@@ -128,7 +127,7 @@ class Collector:
                 first = env.reset(levels, done, goals)
                 observation = observation.index_copy(0, where, first)
                 if not repeat:
-                    self._playing = _replace(self._playing, where, levels)
+                    self._playing = self._playing.replaced(where, levels)
                     batches.append(levels)
                     index[where] = torch.arange(num_levels, num_levels + len(where), device=self.device)
                     num_levels += len(where)
@@ -207,8 +206,3 @@ def _check_finite(step: int, **tensors: Tensor) -> None:
 
 def _log_probs(logits: Tensor, actions: Tensor) -> Tensor:
     return torch.log_softmax(logits, dim=-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-
-
-def _replace(levels: Levels, where: Tensor, fresh: Levels) -> Levels:
-    merged = {name: tensor.index_copy(0, where, getattr(fresh, name)) for name, tensor in levels.tensors().items()}
-    return type(levels)(**merged)
