@@ -7,18 +7,15 @@ import dataclasses
 import hashlib
 import importlib.util
 import inspect
-import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from benchmark.errors import RequestError, unknown_name
+from benchmark.loading import FILE_MODULE, is_file, load_from_file, one_line
 from benchmark.mitigation import Mitigation, check_mitigation
 
 GROUP = "goalposts.mitigations"
-_FILE_MODULE = "goalposts_plugin_"
-"""How the modules of plugins given as files begin; the rest comes from the path, which is no part of the hash."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +56,7 @@ def load_plugin(reference: str) -> LoadedPlugin:
     Raises:
         RequestError: there is no such name, file or class, its import fails, or it is no mitigation.
     """
-    if ".py" in reference:
+    if is_file(reference):
         return _load_file(reference)
     points = registered()
     if reference not in points:
@@ -68,49 +65,23 @@ def load_plugin(reference: str) -> LoadedPlugin:
         cls = points[reference].load()
     except Exception as error:
         raise RequestError(
-            f"Mitigation {reference!r} does not import ({type(error).__name__}: {_line(error)}); mend its module."
+            f"Mitigation {reference!r} does not import ({type(error).__name__}: {one_line(error)}); mend its module."
         ) from error
     return LoadedPlugin(reference, reference, check_mitigation(cls, f"Mitigation {reference!r}"), _source_sha256(cls))
 
 
 def _load_file(reference: str) -> LoadedPlugin:
-    file_name, _, class_name = reference.rpartition(":")
-    if not file_name.endswith(".py"):
-        raise RequestError(f"Plugin {reference!r} names no class; write it as path.py:Class.")
-    path = Path(file_name).resolve()
-    if not path.is_file():
-        raise RequestError(f"Plugin file {file_name!r} does not exist; give the path of a Python file.")
-    module = _import_file(path)
-    if not hasattr(module, class_name):
-        classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
-        raise unknown_name(f"class of {file_name!r}", class_name, classes)
-    cls = check_mitigation(getattr(module, class_name), f"Plugin {reference!r}")
-    return LoadedPlugin(f"{path.stem}:{class_name}", f"{path}:{class_name}", cls, _source_sha256(cls))
-
-
-def _import_file(path: Path) -> ModuleType:
-    name = f"{_FILE_MODULE}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise RequestError(
-            f"Plugin {str(path)!r} does not import ({type(error).__name__}: {_line(error)}); mend it."
-        ) from error
-    return module
+    path, found = load_from_file(reference, "Plugin")
+    cls = check_mitigation(found, f"Plugin {reference!r}")
+    return LoadedPlugin(f"{path.stem}:{cls.__name__}", f"{path}:{cls.__name__}", cls, _source_sha256(cls))
 
 
 def _source_sha256(cls: type) -> str:
     """Return the hash of the modules of the class and its bases, and of what each imports of its own package."""
     sources: dict[str, Path] = {}
     for base in cls.__mro__[: cls.__mro__.index(Mitigation)]:
-        if base.__module__.startswith(_FILE_MODULE):
-            sources[_FILE_MODULE] = Path(inspect.getfile(base))
+        if base.__module__.startswith(FILE_MODULE):
+            sources[FILE_MODULE] = Path(inspect.getfile(base))
         else:
             _sources(base.__module__, sources)
     digest = hashlib.sha256()
@@ -145,7 +116,3 @@ def _is_module(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

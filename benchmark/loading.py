@@ -1,0 +1,93 @@
+"""Loads what users name on the command line: classes in files (``path.py:Class``), callables in modules."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from benchmark.errors import RequestError, unknown_name
+
+FILE_MODULE = "goalposts_plugin_"
+"""How the modules of files begin; the rest comes from the path."""
+
+
+def is_file(reference: str) -> bool:
+    """Return whether ``reference`` is meant as a file, not as a registered name or a module."""
+    return ".py" in reference
+
+
+def load_from_file(reference: str, kind: str) -> tuple[Path, Any]:
+    """Return the absolute path and the class that ``path.py:Class`` names.
+
+    Args:
+        reference: what the user wrote.
+        kind: what it should be, for messages: ``Plugin`` and the like.
+
+    Raises:
+        RequestError: there is no such file or class, or its import fails.
+    """
+    file_name, _, name = reference.rpartition(":")
+    if not file_name.endswith(".py"):
+        raise RequestError(f"{kind} {reference!r} names no class; write it as path.py:Class.")
+    path = Path(file_name).resolve()
+    if not path.is_file():
+        raise RequestError(f"{kind} file {file_name!r} does not exist; give the path of a Python file.")
+    module = _import_file(path, kind)
+    if not hasattr(module, name):
+        raise unknown_name(
+            f"class of {file_name!r}", name, [key for key, value in vars(module).items() if inspect.isclass(value)]
+        )
+    return path, getattr(module, name)
+
+
+def load_from_module(reference: str, kind: str) -> Any:
+    """Return what ``module:callable`` names; modules of the working directory are found too.
+
+    Raises:
+        RequestError: there is no such module or callable, or its import fails.
+    """
+    module_name, _, name = reference.partition(":")
+    if not module_name or not name:
+        raise RequestError(f"{kind} {reference!r} names no module and callable; write it as module:callable.")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise _broken(kind, module_name, error) from error
+    if not hasattr(module, name):
+        raise unknown_name(
+            f"callable of {module_name!r}", name, [key for key, value in vars(module).items() if callable(value)]
+        )
+    return getattr(module, name)
+
+
+def _import_file(path: Path, kind: str) -> ModuleType:
+    name = f"{FILE_MODULE}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise _broken(kind, str(path), error) from error
+    return module
+
+
+def _broken(kind: str, name: str, error: Exception) -> RequestError:
+    return RequestError(f"{kind} {name!r} does not import ({type(error).__name__}: {one_line(error)}); mend it.")
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of ``error`` on one line."""
+    return " ".join(str(error).split())
