@@ -1,7 +1,7 @@
 """Goalposts: a benchmark of training mitigations for goal misgeneralization.
 
-This facade is all that plugins and notebooks need to import. What it offers is loaded when it is first used, so that
-the command line starts at once.
+This facade is all that plugins, tasks of one's own and notebooks need to import. What it offers is loaded when it is
+first used, so that the command line starts at once.
 """
 
 from __future__ import annotations
@@ -9,28 +9,90 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
+
 if TYPE_CHECKING:
     from benchmark.mitigation import Context, Knowledge, Mitigation, ModuleSpec, Rollout, sample_actions
     from benchmark.tasks import make_task
+    from benchmark.tasks.base import BENIGN_SHIFT, IN_DISTRIBUTION, Advance, BatchedEnv, Case, Goal, Task
+    from benchmark.tasks.correlated import CorrelatedTask
+    from benchmark.tasks.decisions import DecisionEnv, DecisionLevels, DecisionTask
+    from benchmark.tasks.drawing import Picture
+    from benchmark.tasks.grid import GridEnv, GridLevels, GridTask, distances, open_cell, toggled
     from benchmark.tasks.levels import Levels
+    from benchmark.tasks.reach import ReachEnv, ReachTask
 
 __all__ = [
+    "BENIGN_SHIFT",
+    "IN_DISTRIBUTION",
+    "Advance",
+    "BatchedEnv",
+    "Case",
     "Context",
+    "CorrelatedTask",
+    "DecisionEnv",
+    "DecisionLevels",
+    "DecisionTask",
+    "Goal",
+    "GridEnv",
+    "GridLevels",
+    "GridTask",
     "Knowledge",
     "Levels",
     "Mitigation",
     "ModuleSpec",
+    "Picture",
+    "ReachEnv",
+    "ReachTask",
     "Rollout",
+    "Task",
+    "distances",
     "make_task",
+    "open_cell",
     "sample_actions",
+    "toggled",
 ]
 __version__ = "0.1.0"
 
-_MODULES = {"Levels": "benchmark.tasks.levels", "make_task": "benchmark.tasks"}
+_MODULES = {
+    "benchmark.tasks": ("make_task",),
+    "benchmark.tasks.base": ("BENIGN_SHIFT", "IN_DISTRIBUTION", "Advance", "BatchedEnv", "Case", "Goal", "Task"),
+    "benchmark.tasks.correlated": ("CorrelatedTask",),
+    "benchmark.tasks.decisions": ("DecisionEnv", "DecisionLevels", "DecisionTask"),
+    "benchmark.tasks.drawing": ("Picture",),
+    "benchmark.tasks.grid": ("GridEnv", "GridLevels", "GridTask", "distances", "open_cell", "toggled"),
+    "benchmark.tasks.levels": ("Levels",),
+    "benchmark.tasks.reach": ("ReachEnv", "ReachTask"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 """Where a public name lives, if not in the plugin contract."""
+
+ENVIRONMENTS = {
+    "convoy": "Convoy-v1",
+    "corner": "Corner-v1",
+    "corner_full": "CornerFull-v1",
+    "dish": "Dish-v1",
+    "dish_full": "DishFull-v1",
+    "fraud": "Fraud-v1",
+    "keys_and_chests": "KeysAndChests-v1",
+    "keys_and_chests_full": "KeysAndChestsFull-v1",
+    "monsters": "Monsters-v1",
+    "monsters_full": "MonstersFull-v1",
+    "triage": "Triage-v1",
+}
+"""Class and version of each task: Gymnasium knows it as ``goalposts/`` and this, before the task itself is loaded."""
+
+for _task, _environment in ENVIRONMENTS.items():
+    if f"goalposts/{_environment}" not in gymnasium.registry:
+        gymnasium.register(
+            f"goalposts/{_environment}",
+            entry_point="benchmark.tasks.gymnasium_env:GoalpostsEnv",
+            vector_entry_point="benchmark.tasks.gymnasium_env:GoalpostsVectorEnv",
+            kwargs={"task": _task},
+        )
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'goalposts' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES.get(name, "benchmark.mitigation")), name)
+    return getattr(importlib.import_module(_HOME.get(name, "benchmark.mitigation")), name)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmark.mitigation import Context, Knowledge, Mitigation, Rollout
-from benchmark.tasks.base import BatchedEnv, Case, Goal, ReferencePolicy, Task
+from benchmark.tasks.base import PLANNING_GAMMA, Advance, BatchedEnv, Case, Goal, ReferencePolicy, Task
+from benchmark.tasks.drawing import Picture, bar
 from benchmark.tasks.levels import Levels
 from benchmark.training.config import TrainingConfig
 from benchmark.training.loop import Trainer
@@ -22,6 +23,10 @@ COST = 0.125
 class ToyLevels(Levels):
     number: Tensor
     """``int64[num_levels]``"""
+
+    def differences(self, other: ToyLevels) -> Tensor:
+        """Count the thousands, which edits add; millions do not count."""
+        return (self.number - other.number).abs() // 1000 % 1000
 
 
 def unreserved(count: int, first: int = 0) -> ToyLevels:
@@ -36,7 +41,7 @@ class Toy(Task[ToyLevels]):
 
     id = "toy"
     version = 1
-    case = Case("A counter.", "Count.", ("Count late.",), "None.", "None.")
+    case = Case("A counter.", "Count.", ("Count late.",), "None.", "None.", "None.", "None.")
     goals = (
         Goal("now", "aligned", terminal=True),
         Goal("late", "proxy", terminal=True),
@@ -44,7 +49,8 @@ class Toy(Task[ToyLevels]):
     )
     shifts = ("shift/none",)
     levels_type = ToyLevels
-    num_actions = 2
+    actions = ("free", "costly")
+    certificate_class = "exact"
     observation_shape = (2,)
     time_limit = 4
     nan_at: int | None = None
@@ -76,7 +82,7 @@ class Toy(Task[ToyLevels]):
         at = torch.stack([when, when + 1, torch.full_like(when, 2)], dim=1)[:, goal]
         return torch.where(self.achievable(levels)[:, goal], gamma ** (at - 1).clamp(min=0).double(), 0.0)
 
-    def planner_policy(self, goal: int, env: BatchedEnv[ToyLevels]) -> ReferencePolicy:
+    def planner_policy(self, goal: int, env: BatchedEnv[ToyLevels], gamma: float = PLANNING_GAMMA) -> ReferencePolicy:
         return lambda observation: torch.zeros(len(observation), dtype=torch.int64)
 
 
@@ -86,15 +92,19 @@ class ToyEnv(BatchedEnv[ToyLevels]):
     def _start(self, levels: ToyLevels) -> dict[str, Tensor]:
         return {"number": levels.number}
 
-    def _advance(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def _advance(self, actions: Tensor) -> Advance:
         step, when = self.state["elapsed"] + 1, self.state["number"] % 6
-        return torch.stack([step == when, step == when + 1, (step == 2) & (when % 2 == 0)], dim=1), COST * actions
+        events = torch.stack([step == when, step == when + 1, (step == 2) & (when % 2 == 0)], dim=1)
+        return Advance(events, COST * actions)
 
     def _observe(self, state: dict[str, Tensor]) -> Tensor:
         seen = torch.stack([state["number"], state["elapsed"]], dim=1).float()
         if self.task.nan_at is not None:
             seen[state["elapsed"] >= self.task.nan_at, 0] = torch.nan
         return seen
+
+    def picture(self, index: int = 0) -> Picture:
+        return Picture((((bar(float(self.state["elapsed"][index]) / self.task.time_limit),),),))
 
 
 def config(**changes: Any) -> TrainingConfig:

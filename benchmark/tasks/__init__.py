@@ -2,47 +2,75 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
-import gymnasium
-
 from benchmark.errors import RequestError, unknown_name
+from benchmark.loading import is_file, load_from_file
 from benchmark.tasks.base import Task
-from benchmark.tasks.corner import Corner
+from benchmark.tasks.convoy import Convoy
+from benchmark.tasks.corner import Corner, CornerFull
+from benchmark.tasks.dish import Dish, DishFull
 from benchmark.tasks.fraud import Fraud
+from benchmark.tasks.keys_and_chests import KeysAndChests, KeysAndChestsFull
+from benchmark.tasks.monsters import Monsters, MonstersFull
+from benchmark.tasks.triage import Triage
 
 TASKS: dict[str, type[Task[Any]]] = {
+    "convoy": Convoy,
     "corner": Corner,
+    "corner_full": CornerFull,
+    "dish": Dish,
+    "dish_full": DishFull,
     "fraud": Fraud,
+    "keys_and_chests": KeysAndChests,
+    "keys_and_chests_full": KeysAndChestsFull,
+    "monsters": Monsters,
+    "monsters_full": MonstersFull,
+    "triage": Triage,
 }
 
 
+def task_class(reference: str) -> type[Task[Any]]:
+    """Return the class of the task with id ``reference``, or the one that ``path.py:Class`` names.
+
+    Raises:
+        RequestError: there is no such task, file or class, or it is no complete task.
+    """
+    if is_file(reference):
+        return _checked(load_from_file(reference, "Task")[1], reference)
+    if reference not in TASKS:
+        raise unknown_name("task", reference, TASKS)
+    return TASKS[reference]
+
+
+def _checked(cls: Any, reference: str) -> type[Task[Any]]:
+    if not (inspect.isclass(cls) and issubclass(cls, Task)):
+        raise RequestError(f"{reference!r} is no task; subclass goalposts.Task, or one of its kinds.")
+    names = ("id", "version", "case", "goals", "shifts", "levels_type", "actions", "certificate_class")
+    missing = sorted({*cls.__abstractmethods__, *(name for name in names if not hasattr(cls, name))})
+    if missing:
+        raise RequestError(f"Task {reference!r} lacks {', '.join(missing)}; add them to the class.")
+    roles = [goal.role for goal in cls.goals]
+    if roles[:1] != ["aligned"] or roles.count("aligned") > 1 or "proxy" not in roles or roles.count("candidate") < 2:
+        raise RequestError(
+            f"Task {reference!r} has goals {roles!r}; give one aligned goal, then a proxy or more, and two candidates."
+        )
+    return cls
+
+
 def make_task(task_id: str, **parameters: Any) -> Task[Any]:
-    """Build the task ``task_id`` with its own parameters (``size`` and the like).
+    """Build a task with its own parameters (``size`` and the like).
+
+    Args:
+        task_id: of a registered task, or ``path.py:Class``.
+        parameters: the task's own.
 
     Raises:
         RequestError: there is no such task, or it does not take these parameters.
     """
-    if task_id not in TASKS:
-        raise unknown_name("task", task_id, TASKS)
+    cls = task_class(task_id)
     try:
-        return TASKS[task_id](**parameters)
+        return cls(**parameters)
     except TypeError as error:
         raise RequestError(f"Task {task_id!r} does not take {parameters!r}: {error}.") from error
-
-
-def register_environments() -> None:
-    """Register every task with Gymnasium as ``goalposts/<Task>-v<version>``; repeated calls change nothing."""
-    module = "benchmark.tasks.gymnasium_env"
-    for task_id, task in TASKS.items():
-        name = f"goalposts/{task.__name__}-v{task.version}"
-        if name not in gymnasium.registry:
-            gymnasium.register(
-                name,
-                entry_point=f"{module}:GoalpostsEnv",
-                vector_entry_point=f"{module}:GoalpostsVectorEnv",
-                kwargs={"task": task_id},
-            )
-
-
-register_environments()

@@ -1,17 +1,19 @@
-"""The contract of a task: its case, goals, level samplers, batched environment and reference policies."""
+"""The contract of a task: its case, goals, level samplers, batched environment, reference policies and pictures."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Generic, Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from benchmark.errors import RequestError
+from benchmark.errors import CorruptFileError, RequestError
+from benchmark.tasks.drawing import Picture
 from benchmark.tasks.levels import Levels
 
 L = TypeVar("L", bound=Levels)
@@ -22,6 +24,15 @@ BENIGN_SHIFT = "benign_shift"
 ALIGNED, PROXY, LOST, ASKED = range(4)
 """Outcome codes of an evaluated episode."""
 OUTCOMES = ("aligned", "proxy", "lost", "asked")
+
+PLANNING_GAMMA = 0.999
+"""Discount at which reference policies plan, where a plan depends on it: that of the published grid worlds."""
+
+MOST_IN_VAIN = 300_000
+"""Levels drawn for each admissible one before the search is given up."""
+
+CertificateClass = Literal["exact", "correlated"]
+"""What kind of proof a task gives that it measures what it says; :mod:`benchmark.measurement.certificates`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +49,10 @@ class Case:
     """The change of distribution that tells them apart."""
     harm: str
     """What happens if it is deployed all the same."""
+    training_change: str
+    """A change to the training distribution that would reduce the risk."""
+    evaluation_change: str
+    """A change to the evaluation that would show the risk before deployment."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +81,23 @@ class Step(NamedTuple):
     """``bool[num_envs]``: the time limit was reached without termination."""
 
 
+class Advance(NamedTuple):
+    """What a task's dynamics return; the time limit and the rewarded goal are the contract's business."""
+
+    events: Tensor
+    """``bool[num_envs, num_goals]``"""
+    cost: Tensor | None = None
+    """``float[num_envs]``; None where a step costs nothing."""
+    died: Tensor | None = None
+    """``bool[num_envs]``, episodes that can go on no longer; None where nobody dies."""
+
+
 class BatchedEnv(ABC, Generic[L]):
     """``num_envs`` episodes of one task, held as tensors on one device and stepped together.
 
     The whole state is ``self.state``: named tensors whose first dimension is ``num_envs``, so that a checkpoint
-    of an environment is a copy of it.
+    of an environment is a copy of it. ``goal`` and ``elapsed`` are in every state; ``time_limit`` (``int64[num_envs]``)
+    is where episodes differ in it.
     """
 
     def __init__(self, task: Task[L], num_envs: int, device: torch.device | str = "cpu") -> None:
@@ -85,12 +112,16 @@ class BatchedEnv(ABC, Generic[L]):
         """Return the task's own state of fresh episodes on ``levels``."""
 
     @abstractmethod
-    def _advance(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply ``int64[num_envs]`` actions to ``self.state``; return the events and the costs of the step."""
+    def _advance(self, actions: Tensor) -> Advance:
+        """Apply ``int64[num_envs]`` actions to ``self.state``; ``elapsed`` still counts the steps before this one."""
 
     @abstractmethod
     def _observe(self, state: dict[str, Tensor]) -> Tensor:
         """Return the observation of each row of ``state``."""
+
+    @abstractmethod
+    def picture(self, index: int = 0) -> Picture:
+        """Return what episode ``index`` looks like now; :mod:`benchmark.tasks.drawing` turns it into pixels or text."""
 
     def reset(self, levels: L, where: Tensor | None = None, goals: Tensor | None = None) -> Tensor:
         """Start new episodes.
@@ -121,12 +152,16 @@ class BatchedEnv(ABC, Generic[L]):
 
     def step(self, actions: Tensor) -> Step:
         """Advance every episode by one step. Finished episodes must be reset before they are stepped again."""
-        events, cost = self._advance(actions)
+        events, cost, died = self._advance(actions)
         self.state["elapsed"] += 1
         goal = self.state["goal"]
         achieved = events.gather(1, goal.unsqueeze(1)).squeeze(1)
         terminated = achieved & self._goal_terminates[goal]
-        truncated = (self.state["elapsed"] >= self.task.time_limit) & ~terminated
+        if died is not None:
+            terminated |= died
+        if cost is None:
+            cost = torch.zeros(self.num_envs, device=self.device)
+        truncated = (self.state["elapsed"] >= self.state.get("time_limit", self.task.time_limit)) & ~terminated
         return Step(self._observe(self.state), events, cost, terminated, truncated)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -154,11 +189,20 @@ class Task(ABC, Generic[L]):
     shifts: ClassVar[tuple[str, ...]]
     """The names of the distinguishing shifts, as ``shift/<name>``."""
     levels_type: ClassVar[type[Levels]]
-    num_actions: ClassVar[int]
+    actions: ClassVar[tuple[str, ...]]
+    """The names of the actions, in the order of their numbers."""
+    certificate_class: ClassVar[CertificateClass]
+    exhaustible: ClassVar[Mapping[str, Any]] = {}
+    """Parameters of an instance small enough for exhaustive search, which planners are checked against."""
 
     observation_shape: tuple[int, ...]
     time_limit: int
-    """Steps after which an episode is truncated."""
+    """Steps after which an episode is truncated; the greatest number where levels differ in it."""
+
+    @property
+    def num_actions(self) -> int:
+        """How many actions there are."""
+        return len(self.actions)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -174,8 +218,6 @@ class Task(ABC, Generic[L]):
     def candidates(self) -> tuple[int, ...]:
         """Indices of the further candidate goals."""
         return tuple(i for i, goal in enumerate(self.goals) if goal.role == "candidate")
-
-    # What a task implements.
 
     @abstractmethod
     def make_env(self, num_envs: int, device: torch.device | str = "cpu") -> BatchedEnv[L]:
@@ -199,7 +241,7 @@ class Task(ABC, Generic[L]):
 
     @abstractmethod
     def _edit(self, levels: L, restricted: bool, generator: torch.Generator) -> L:
-        """Return each level with one edit, valid or not; a restricted edit keeps an ambiguous level ambiguous."""
+        """Return each level with one edit, admissible or not; a restricted one keeps an ambiguous level ambiguous."""
 
     @abstractmethod
     def achievable(self, levels: L) -> Tensor:
@@ -209,9 +251,21 @@ class Task(ABC, Generic[L]):
     def optimal_return(self, levels: L, goal: int, gamma: float) -> Tensor:
         """Return the greatest discounted return for ``goal`` from each level's start, ``float64[num_levels]``."""
 
-    @abstractmethod
-    def planner_policy(self, goal: int, env: BatchedEnv[L]) -> ReferencePolicy:
-        """Return a policy that acts optimally for ``goal`` in ``env``."""
+    def optimal_actions(self, goal: int, env: BatchedEnv[L]) -> Callable[[], Tensor]:
+        """Return a function that says which actions are optimal for ``goal`` now, ``bool[num_envs, num_actions]``.
+
+        Every task whose certificate is ``exact`` has it. Where nothing can be achieved any more all actions are
+        optimal.
+        """
+        raise NotImplementedError(f"Task {self.id!r} knows an optimal action, not all of them.")
+
+    def planner_policy(self, goal: int, env: BatchedEnv[L], gamma: float = PLANNING_GAMMA) -> ReferencePolicy:
+        """Return a policy that acts optimally for ``goal`` in the episodes now in ``env``, at discount ``gamma``.
+
+        By default it takes the first of the optimal actions.
+        """
+        optimal = self.optimal_actions(goal, env)
+        return lambda _observation: optimal().int().argmax(dim=1)
 
     def outcome(self, levels: L, events: Tensor) -> Tensor:
         """Name the outcome of each episode: by default, its first goal event; the aligned goal wins a tie.
@@ -232,8 +286,6 @@ class Task(ABC, Generic[L]):
         result[proxy < aligned] = PROXY
         result[(aligned <= proxy) & (aligned < num_steps)] = ALIGNED
         return result
-
-    # What every task offers.
 
     def sample_levels(self, num_levels: int, alpha: float, generator: torch.Generator) -> L:
         """Draw training levels; each comes from the randomized sampler with probability ``alpha``.
@@ -273,7 +325,9 @@ class Task(ABC, Generic[L]):
     def edit_levels(
         self, levels: L, num_edits: int, generator: torch.Generator, *, restricted: bool = True, attempts: int = 8
     ) -> L:
-        """Return every level with ``num_edits`` edits; one whose edits stay invalid or reserved comes back unchanged.
+        """Return every level with ``num_edits`` edits; one whose edits stay inadmissible comes back unchanged.
+
+        An edited level is valid, not reserved, and differs from its origin in exactly ``num_edits`` elements.
 
         Args:
             levels: the levels to start from.
@@ -283,18 +337,60 @@ class Task(ABC, Generic[L]):
             attempts: how often an inadmissible result is drawn anew.
         """
         result = levels
-        pending = torch.ones(len(levels), dtype=torch.bool, device=levels.device)
+        pending = torch.arange(len(levels), device=levels.device)
         for _ in range(attempts):
-            index = pending.nonzero().squeeze(1)
-            if not len(index):
+            if not len(pending):
                 break
-            edited = levels[index]
-            for _ in range(num_edits):
-                edited = self._edit(edited, restricted, generator)
-            good = self.valid(edited) & ~edited.reserved()
-            result = result.replaced(index[good], edited[good])
-            pending[index[good]] = False
+            origin = levels[pending]
+            edited = origin
+            for k in range(num_edits):
+                edited = self._edit_once_more(origin, edited, k + 1, restricted, generator, attempts)
+            good = ~edited.reserved() & (edited.differences(origin) == num_edits)
+            if bool(good.any()):
+                good[good.clone()] = self.valid(edited[good])
+            result = result.replaced(pending[good], edited[good])
+            pending = pending[~good]
         return result
+
+    def _edit_once_more(
+        self, origin: L, edited: L, num_edits: int, restricted: bool, generator: torch.Generator, attempts: int
+    ) -> L:
+        """Edit each level once, drawing anew what would undo or repeat an earlier edit."""
+        pending = torch.arange(len(origin), device=origin.device)
+        for _ in range(attempts):
+            proposed = self._edit(edited[pending], restricted, generator)
+            fresh = proposed.differences(origin[pending]) == num_edits
+            edited = edited.replaced(pending[fresh], proposed[fresh])
+            pending = pending[~fresh]
+            if not len(pending):
+                break
+        return edited
+
+    def load_levels(self, path: Path) -> L:
+        """Read levels of this task, written by :meth:`Levels.save`.
+
+        Raises:
+            CorruptFileError: the file is truncated, holds levels of another task, version or size, or invalid ones.
+        """
+        levels: L = self.levels_type.load(path, task=self.id, version=self.version)  # type: ignore[assignment]
+        own = self._draw(1, False, torch.Generator().manual_seed(0)).tensors()
+        for name, tensor in levels.tensors().items():
+            if tensor.dtype != own[name].dtype or tensor.shape[1:] != own[name].shape[1:] or not len(tensor):
+                raise CorruptFileError(
+                    f"The level file {str(path)!r} holds {name} as {tensor.dtype} of shape {tuple(tensor.shape)}; this "
+                    f"task has {own[name].dtype} of shape (levels, {', '.join(map(str, own[name].shape[1:]))}). "
+                    "Give the parameters that it was written with."
+                )
+        try:
+            invalid = int((~self.valid(levels)).sum())
+        except (IndexError, RuntimeError):  # Cells outside the grid.
+            invalid = len(levels)
+        if invalid:
+            raise CorruptFileError(
+                f"The level file {str(path)!r} holds {invalid} levels that are not valid with these parameters of task "
+                f"{self.id!r}. Give those that it was written with, or write it anew."
+            )
+        return levels
 
     def random_policy(self, env: BatchedEnv[L], generator: torch.Generator) -> ReferencePolicy:
         """Return the policy that draws every action uniformly."""
@@ -326,9 +422,12 @@ class Task(ABC, Generic[L]):
             drawn += len(batch)
             good = batch
             for condition in conditions:
-                good = good[condition(good)]
+                if len(good):
+                    good = good[condition(good)]
             found += len(good)
             kept.append(good)
-            if drawn > 1_000_000 and found == 0:
-                raise RequestError("No admissible level among a million drawn: the task's parameters exclude them all.")
+            if drawn > MOST_IN_VAIN * (found + 1):
+                raise RequestError(
+                    f"Only {found} admissible levels among {drawn:,} drawn: the task's parameters exclude nearly all."
+                )
         return type(kept[0]).concatenate(kept)[:num_levels]

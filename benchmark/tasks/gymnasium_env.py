@@ -1,7 +1,7 @@
 """Every task as a Gymnasium environment: one episode at a time, or a batch of them that steps together.
 
-``import benchmark.tasks`` registers ``goalposts/<Task>-v<version>``. Without it, ask for
-``benchmark.tasks:goalposts/Corner-v1``: Gymnasium imports what stands before the colon.
+``import goalposts`` registers ``goalposts/<Task>-v<version>``. Without it, ask for ``goalposts:goalposts/Corner-v1``:
+Gymnasium imports what stands before the colon.
 """
 
 from __future__ import annotations
@@ -20,14 +20,38 @@ from torch import Tensor
 
 from benchmark.errors import RequestError, unknown_name
 from benchmark.tasks import make_task
-from benchmark.tasks.base import Step
+from benchmark.tasks.base import Step, Task
+from benchmark.tasks.drawing import Picture
 from benchmark.tasks.levels import Levels
 
 TRAIN = "train"
 """The name of the training distribution, beside the task's own evaluation splits."""
 LEVELS_OPTION = "levels"
 
+RGB_ARRAY, ANSI = "rgb_array", "ansi"
+RENDER_FPS = 6
+"""Frames a second at which an episode is followed with ease."""
+
 Array = npt.NDArray[Any]
+
+
+def draw_levels(task: Task[Any], split: str, alpha: float, num_levels: int, generator: torch.Generator) -> Levels:
+    """Draw levels of ``split``: ``train``, at disambiguation rate ``alpha``, or one of the task's evaluation splits.
+
+    Raises:
+        RequestError: the task has no such split, or a rate is given for another split than ``train``.
+    """
+    known = (TRAIN, *task.splits)
+    if split not in known:
+        raise unknown_name(f"split of task {task.id!r}", split, known)
+    if split != TRAIN and alpha != 0.0:
+        raise RequestError(f"alpha is {alpha!r}, but only split {TRAIN!r} has one; leave it out for {split!r}.")
+    levels: Levels
+    if split == TRAIN:
+        levels = task.sample_levels(num_levels, alpha, generator)
+    else:
+        levels = task.shift_levels(split, num_levels, generator)
+    return levels
 
 
 class _Batch:
@@ -37,11 +61,6 @@ class _Batch:
         self, task: str, num_envs: int, split: str, alpha: float, goal: int, parameters: dict[str, Any], block: int
     ) -> None:
         self.task = make_task(task, **parameters)
-        known = (TRAIN, *self.task.splits)
-        if split not in known:
-            raise unknown_name(f"split of task {task!r}", split, known)
-        if split != TRAIN and alpha != 0.0:
-            raise RequestError(f"alpha is {alpha!r}, but only split {TRAIN!r} has one; leave it out for {split!r}.")
         if goal not in range(len(self.task.goals)):
             names = ", ".join(f"{i} {goal.name}" for i, goal in enumerate(self.task.goals))
             raise RequestError(f"Task {task!r} has no goal {goal!r}. Known: {names}.")
@@ -63,11 +82,7 @@ class _Batch:
         self.action_space: gym.spaces.Space[Any] = gym.spaces.Discrete(self.task.num_actions)
 
     def _draw(self, count: int, generator: torch.Generator) -> Levels:
-        if self.split == TRAIN:
-            levels: Levels = self.task.sample_levels(count, self.alpha, generator)
-        else:
-            levels = self.task.shift_levels(self.split, count, generator)
-        return levels
+        return draw_levels(self.task, self.split, self.alpha, count, generator)
 
     def _next_levels(self, count: int) -> Levels:
         assert self._generator is not None
@@ -97,14 +112,14 @@ class _Batch:
                 f"Option 'levels' must be {self.env.num_envs} {self.task.levels_type.__name__}, not {levels!r:.80}."
             )
         self.levels = levels
-        return _array(self.env.reset(levels, goals=self._goals(len(levels))))
+        return observation_array(self.env.reset(levels, goals=self._goals(len(levels))))
 
     def restart(self, done: Tensor) -> Array:
         """Put the next levels of the stream where episodes are ``done``; return the new episodes' observations."""
         where = done.nonzero().squeeze(1)
         fresh = self._next_levels(len(where))
         self.levels = self.levels.replaced(where, fresh)
-        return _array(self.env.reset(fresh, done, self._goals(len(where))))
+        return observation_array(self.env.reset(fresh, done, self._goals(len(where))))
 
     def _goals(self, count: int) -> Tensor:
         return torch.full((count,), self.goal)
@@ -126,6 +141,12 @@ class _Batch:
         step = self.env.step(torch.from_numpy(actions.astype(np.int64)))
         return step, step.events[:, self.goal].float() - step.cost
 
+    def picture(self, index: int) -> Picture:
+        """Return what episode ``index`` looks like."""
+        if not self.env.state:
+            raise ResetNeeded("No episode has begun; call reset() before render().")
+        return self.env.picture(index)
+
 
 class GoalpostsEnv(gym.Env[Array, np.int64]):
     """One episode of a task at a time; ``info["events"]`` holds the goals achieved at a step, ``bool[num_goals]``.
@@ -137,14 +158,15 @@ class GoalpostsEnv(gym.Env[Array, np.int64]):
         split: ``train``, ``in_distribution``, ``benign_shift`` or one of the task's shifts.
         alpha: disambiguation rate of the training levels, in [0, 1].
         goal: index of the goal that is rewarded; 0 is the aligned one.
-        render_mode: there is no renderer, so None.
+        render_mode: what ``render()`` returns: ``rgb_array``, an image as ``uint8[height, width, 3]``; ``ansi``, text;
+            None, nothing.
         parameters: the task's own (``size`` and the like).
 
     Raises:
-        RequestError: a split, rate, goal or parameter that the task does not have.
+        RequestError: a split, rate, goal, render mode or parameter that the task does not have.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it so)
+    metadata: dict[str, Any] = {"render_modes": [RGB_ARRAY, ANSI], "render_fps": RENDER_FPS}  # noqa: RUF012 (as declared)
 
     def __init__(
         self,
@@ -153,10 +175,11 @@ class GoalpostsEnv(gym.Env[Array, np.int64]):
         split: str = TRAIN,
         alpha: float = 0.0,
         goal: int = 0,
-        render_mode: None = None,
+        render_mode: str | None = None,
         **parameters: Any,
     ) -> None:
-        _refuse_rendering(render_mode)
+        _check_render_mode(render_mode, self.metadata)
+        self.render_mode = render_mode
         self._batch = _Batch(task, 1, split, alpha, goal, parameters, block=64)
         self.task = self._batch.task
         self.observation_space = self._batch.observation_space
@@ -180,7 +203,14 @@ class GoalpostsEnv(gym.Env[Array, np.int64]):
         terminated, truncated = bool(step.terminated), bool(step.truncated)
         self._playing = not (terminated or truncated)
         info = {"events": step.events[0].numpy()}
-        return _array(step.observation)[0], float(rewards), terminated, truncated, info
+        return observation_array(step.observation)[0], float(rewards), terminated, truncated, info
+
+    def render(self) -> Array | str | None:  # type: ignore[override]
+        """Return the episode's picture in the render mode, None without one."""
+        if self.render_mode is None:
+            return None
+        picture = self._batch.picture(0)
+        return picture.text() if self.render_mode == ANSI else _pixels(picture)
 
 
 class GoalpostsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
@@ -199,14 +229,18 @@ class GoalpostsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         split: ``train``, ``in_distribution``, ``benign_shift`` or one of the task's shifts.
         alpha: disambiguation rate of the training levels, in [0, 1].
         goal: index of the goal that is rewarded; 0 is the aligned one.
-        render_mode: there is no renderer, so None.
+        render_mode: what ``render()`` returns: ``rgb_array``, an image of each episode; None, nothing.
         parameters: the task's own (``size`` and the like).
 
     Raises:
-        RequestError: a split, rate, goal, number or parameter that the task does not have.
+        RequestError: a split, rate, goal, number, render mode or parameter that the task does not have.
     """
 
-    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+    metadata: dict[str, Any] = {  # noqa: RUF012 (as declared)
+        "render_modes": [RGB_ARRAY],
+        "render_fps": RENDER_FPS,
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
 
     def __init__(
         self,
@@ -216,10 +250,11 @@ class GoalpostsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         split: str = TRAIN,
         alpha: float = 0.0,
         goal: int = 0,
-        render_mode: None = None,
+        render_mode: str | None = None,
         **parameters: Any,
     ) -> None:
-        _refuse_rendering(render_mode)
+        _check_render_mode(render_mode, self.metadata)
+        self.render_mode = render_mode
         self._batch = _Batch(task, num_envs, split, alpha, goal, parameters, block=max(num_envs, 64))
         self.task = self._batch.task
         self.num_envs = num_envs
@@ -243,7 +278,7 @@ class GoalpostsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         if not self._playing:
             raise ResetNeeded("No episode has begun; call reset() before step().")
         step, rewards = self._batch.step(np.asarray(actions))
-        observation, events = _array(step.observation), step.events.numpy()
+        observation, events = observation_array(step.observation), step.events.numpy()
         infos: dict[str, Any] = {"events": events, "_events": np.ones(self.num_envs, dtype=np.bool_)}
         done = step.terminated | step.truncated
         if bool(done.any()):
@@ -260,6 +295,12 @@ class GoalpostsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
             observation[ended] = self._batch.restart(done)
         return observation, rewards.numpy(), step.terminated.numpy(), step.truncated.numpy(), infos
 
+    def render(self) -> tuple[Array, ...] | None:  # type: ignore[override]
+        """Return the picture of each episode, ``uint8[height, width, 3]``; None without a render mode."""
+        if self.render_mode is None:
+            return None
+        return tuple(_pixels(self._batch.picture(i)) for i in range(self.num_envs))
+
 
 def _space_of(observation: Tensor) -> gym.spaces.Box:
     """Return the space that ``observation`` is an example of; booleans become bytes, which every library accepts."""
@@ -271,12 +312,17 @@ def _space_of(observation: Tensor) -> gym.spaces.Box:
     return gym.spaces.Box(-math.inf, math.inf, shape, np.float32)
 
 
-def _array(observation: Tensor) -> Array:
+def observation_array(observation: Tensor) -> Array:
     """Return a batch of observations as an array of its own, in the dtype of its space."""
     array: Array = observation.numpy()
     return array.view(np.uint8).copy() if array.dtype == np.bool_ else array.copy()
 
 
-def _refuse_rendering(render_mode: str | None) -> None:
-    if render_mode is not None:  # A TypeError, on which other libraries try again without it.
-        raise TypeError(f"render_mode is {render_mode!r}, but there is no renderer; leave it out.")
+def _pixels(picture: Picture) -> Array:
+    pixels: Array = picture.pixels().numpy()
+    return pixels
+
+
+def _check_render_mode(render_mode: str | None, metadata: dict[str, Any]) -> None:
+    if render_mode is not None and render_mode not in metadata["render_modes"]:
+        raise unknown_name("render mode", str(render_mode), metadata["render_modes"])

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from benchmark.errors import CorruptFileError
+from benchmark.files import write_atomically
 
 RESERVED_SHARE = 16
 """One level in this many, by hash, is kept for evaluation."""
 
 
+@functools.cache
 def _hash_multipliers(count: int) -> Tensor:
     """Return ``count`` odd 64-bit multipliers of the splitmix64 sequence, as ``int64[count]``."""
     mask = (1 << 64) - 1
@@ -33,6 +37,20 @@ def _hash_multipliers(count: int) -> Tensor:
 
 def _logical_shift_right(values: Tensor, bits: int) -> Tensor:
     return (values >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def hash_rows(tensors: Iterable[Tensor]) -> Tensor:
+    """Return one hash for each row across ``tensors``, ``int64[rows]``; all have the same first dimension."""
+    columns = []
+    for tensor in tensors:
+        flat = tensor.reshape(len(tensor), math.prod(tensor.shape[1:]))
+        if flat.is_floating_point():
+            flat = flat.float().contiguous().view(torch.int32)
+        columns.append(flat.long())
+    content = torch.cat(columns, dim=1) + 1
+    mixed = (content * _hash_multipliers(content.shape[1]).to(content.device)).sum(dim=1)
+    mixed = (mixed ^ _logical_shift_right(mixed, 32)) * -0x61C8864680B583EB
+    return mixed ^ _logical_shift_right(mixed, 29)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,40 +94,48 @@ class Levels:
 
     def hashes(self) -> Tensor:
         """Return the canonical hash of each level, ``int64[num_levels]``: equal content, equal hash, on any device."""
-        columns = []
-        for tensor in self.tensors().values():
-            flat = tensor.reshape(len(self), -1)
-            if flat.is_floating_point():
-                flat = flat.float().contiguous().view(torch.int32)
-            columns.append(flat.long())
-        content = torch.cat(columns, dim=1) + 1
-        mixed = (content * _hash_multipliers(content.shape[1]).to(content.device)).sum(dim=1)
-        mixed = (mixed ^ _logical_shift_right(mixed, 32)) * -0x61C8864680B583EB
-        return mixed ^ _logical_shift_right(mixed, 29)
+        return hash_rows(self.tensors().values())
+
+    def differences(self, other: Self) -> Tensor:
+        """Return in how many elements each level differs from that of ``other``, ``int64[num_levels]``.
+
+        Curricula count edits by it; where one edit changes several elements, a subclass counts them as one.
+        """
+        ours, theirs = self.tensors(), other.tensors()
+        unequal = [(ours[name] != theirs[name]).reshape(len(self), -1).sum(dim=1) for name in ours]
+        return torch.stack(unequal).sum(dim=0)
 
     def reserved(self) -> Tensor:
         """Return which levels belong to evaluation alone, ``bool[num_levels]``."""
         return self.hashes() % RESERVED_SHARE == 0
 
-    def save(self, path: Path) -> None:
-        """Write the levels to ``path`` as safetensors."""
+    def save(self, path: Path, *, task: str, version: int) -> None:
+        """Write the levels of a task to ``path`` as safetensors."""
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self.tensors().items()}
-        save_file(tensors, path, metadata={"levels": type(self).__name__})
+        metadata = {"levels": type(self).__name__, "task": task, "version": str(version)}
+        write_atomically(path, save(tensors, metadata=metadata))
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, *, task: str, version: int) -> Self:
         """Read levels written by :meth:`save`.
 
         Raises:
-            CorruptFileError: the file is truncated, or holds levels of another kind.
+            CorruptFileError: the file is truncated, or holds levels of another task or version.
         """
         try:
             with safe_open(path, framework="pt") as file:
-                kind = (file.metadata() or {}).get("levels")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+                metadata = file.metadata() or {}
+                # Copied out of the mapped file, where tensors are unaligned.
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
         except (SafetensorError, OSError) as error:
             raise CorruptFileError(f"The level file {str(path)!r} cannot be read ({error}). Write it anew.") from error
-        return cls.from_tensors(tensors, kind=kind, source=str(path))
+        found = (metadata.get("task"), metadata.get("version"))
+        if found != (task, str(version)):
+            raise CorruptFileError(
+                f"The level file {str(path)!r} holds levels of task {found[0]!r}, version {found[1]}, not of {task!r}, "
+                f"version {version}. Write it anew."
+            )
+        return cls.from_tensors(tensors, kind=metadata.get("levels"), source=str(path))
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], *, kind: str | None = None, source: str = "tensors") -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any, Self
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from benchmark.errors import RequestError
 from benchmark.mitigation import ModuleSpec
+
+logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)  # RLModule's constructor uses what it deprecates.
 
 
 def _orthogonal(layer: nn.Linear | nn.Conv2d, gain: float) -> nn.Module:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -10,46 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmark.errors import RequestError
-from benchmark.tasks.corner import Corner, CornerLevels
-from benchmark.tasks.grid import UNREACHABLE, distances
-
-Cell = tuple[int, int]
-
-
-def neighbours(walls: Tensor, cell: Cell) -> list[Cell]:
-    """Return the free cells beside ``cell``: up, right, down, left."""
-    height, width = walls.shape
-    beside = [(cell[0] + r, cell[1] + c) for r, c in ((-1, 0), (0, 1), (1, 0), (0, -1))]
-    return [(r, c) for r, c in beside if 0 <= r < height and 0 <= c < width and not walls[r, c]]
-
-
-def breadth_first(walls: Tensor, target: Cell) -> dict[Cell, int]:
-    if walls[target]:
-        return {}
-    found = {target: 0}
-    queue = deque([target])
-    while queue:
-        cell = queue.popleft()
-        for beside in neighbours(walls, cell):
-            if beside not in found:
-                found[beside] = found[cell] + 1
-                queue.append(beside)
-    return found
-
-
-def shortest_paths(walls: Tensor, start: Cell, target: Cell) -> Iterator[list[Cell]]:
-    """Yield every shortest path from ``start`` to ``target``, both ends included."""
-    distance = breadth_first(walls, target)
-
-    def extend(path: list[Cell]) -> Iterator[list[Cell]]:
-        if path[-1] == target:
-            yield path
-        for beside in neighbours(walls, path[-1]):
-            if distance.get(beside, UNREACHABLE) == distance[path[-1]] - 1:
-                yield from extend([*path, beside])
-
-    if start in distance:
-        yield from extend([start])
+from benchmark.tasks.corner import Corner, CornerFull, CornerLevels
+from benchmark.tasks.dish import Dish, DishFull
+from benchmark.tasks.grid import UNREACHABLE, GridEnv, GridTask, distances, open_cell, toggled
+from tests.grids import breadth_first, draw
 
 
 @settings(max_examples=60)
@@ -68,92 +31,32 @@ def test_distances_are_those_of_breadth_first_search(data: st.DataObject) -> Non
                 assert result[r, c] == expected.get((r, c), UNREACHABLE)
 
 
-def value_iteration(walls: Tensor, start: Cell, goal: Cell, gamma: float, time_limit: int) -> float:
-    """Return the greatest discounted return of standing on ``goal`` after a step, by backward induction."""
-    cells = [tuple(cell) for cell in (~walls).nonzero().tolist()]
-    value = dict.fromkeys(cells, 0.0)
-    for _ in range(time_limit):
-
-        def after(cell: Cell, value: dict[Cell, float] = value) -> float:
-            return 1.0 if cell == goal else gamma * value[cell]
-
-        bumps = {cell: [cell] if len(neighbours(walls, cell)) < 4 else [] for cell in cells}
-        value = {cell: max(map(after, neighbours(walls, cell) + bumps[cell])) for cell in cells}
-    return value[start]
+def test_distances_span_the_widest_and_longest_grid() -> None:
+    corridor = torch.zeros(1, 31, 31, dtype=torch.bool)
+    corridor[0, 1::4, :-1] = True
+    corridor[0, 3::4, 1:] = True
+    found = distances(corridor, torch.tensor([0]))
+    assert int(found[0, 30 * 31]) == breadth_first(corridor[0], (0, 0))[30, 0] == 15 * 32 + 30
 
 
-def levels_of(task: Corner, count: int, alpha: float = 1.0) -> CornerLevels:
-    return task.sample_levels(count, alpha, torch.Generator().manual_seed(1))
+def env_on(task: Corner, walls: Tensor, at: dict[str, int]) -> GridEnv[CornerLevels]:
+    """Return the environment of one level: the agent on A, the cheese on C."""
+    env = task.make_env(1)
+    env.reset(CornerLevels(walls.unsqueeze(0), torch.tensor([at["A"]]), torch.tensor([at["C"]])))
+    return env
 
 
-def cell_of(task: Corner, index: Tensor) -> Cell:
-    return divmod(int(index), task.size)
+GRID = """
+    ..#.
+    .A.#
+    ....
+    #..C
+    """
 
 
-@pytest.mark.parametrize("time_limit", [4, 12])
-def test_optimal_return_is_that_of_value_iteration(time_limit: int) -> None:
-    task = Corner(size=4, wall_density=0.35, time_limit=time_limit)
-    levels = levels_of(task, 60)
-    for goal in range(len(task.goals)):
-        optimal = task.optimal_return(levels, goal, 0.9)
-        cells = task.goal_cell(levels, goal)
-        for i in range(len(levels)):
-            expected = value_iteration(
-                levels.walls[i], cell_of(task, levels.start[i]), cell_of(task, cells[i]), 0.9, time_limit
-            )
-            assert optimal[i] == pytest.approx(expected), (goal, levels[i : i + 1])
-
-
-@pytest.mark.parametrize("goal", range(5))
-def test_planner_policy_earns_the_optimal_return(goal: int) -> None:
-    task = Corner(size=5, wall_density=0.3, time_limit=12)
-    levels = levels_of(task, 200)
-    env = task.make_env(200)
-    env.reset(levels, goals=torch.full((200,), goal))
-    policy = task.planner_policy(goal, env)
-    earned = torch.zeros(200, dtype=torch.float64)
-    for t in range(task.time_limit):
-        step = env.step(policy(torch.empty(0)))
-        earned = torch.where((earned == 0) & step.events[:, goal], 0.9**t, earned)
-    torch.testing.assert_close(earned, task.optimal_return(levels, goal, 0.9))
-
-
-def test_distinguishing_is_what_enumerating_all_shortest_paths_says() -> None:
-    task = Corner(size=4, wall_density=0.25, time_limit=6)
-    generator = torch.Generator().manual_seed(2)
-    levels = task._draw(600, True, generator)
-    levels = levels[task.valid(levels)]
-    found = task.distinguishing(levels)
-    for i in range(len(levels)):
-        walls, corner = levels.walls[i], (0, 0)
-        start, cheese = cell_of(task, levels.start[i]), cell_of(task, levels.cheese[i])
-        to_cheese = list(shortest_paths(walls, start, cheese))
-        to_corner = list(shortest_paths(walls, start, corner))
-        in_time = all(paths and len(paths[0]) - 1 <= task.time_limit for paths in (to_cheese, to_corner))
-        apart = all(corner not in path for path in to_cheese) and all(cheese not in path for path in to_corner)
-        assert bool(found[i]) == (in_time and apart)
-    assert 0.1 < found.double().mean() < 0.9
-
-
-def draw(rows: str) -> tuple[Tensor, dict[str, int]]:
-    """Return the walls (``#``) of a drawn grid, and the index of every lettered cell."""
-    lines = rows.split()
-    letters = {letter: i for i, letter in enumerate("".join(lines)) if letter.isalpha()}
-    return torch.tensor([[letter == "#" for letter in line] for line in lines]), letters
-
-
-def test_agent_sees_walls_and_cheese_around_it() -> None:
-    walls, at = draw(
-        """
-        ..#.
-        .A.#
-        ....
-        #..C
-        """
-    )
-    env = Corner(size=4).make_env(1)
-    level = CornerLevels(walls.unsqueeze(0), torch.tensor([at["C"]]), torch.tensor([at["A"]]))
-    seen = env.reset(level)[0]
+def test_egocentric_view_shows_walls_and_cheese_around_the_agent() -> None:
+    env = env_on(Corner(size=4), *draw(GRID))
+    seen = env._observe(env.state)[0]
     view, centre = draw(
         """
         #######
@@ -170,8 +73,63 @@ def test_agent_sees_walls_and_cheese_around_it() -> None:
     assert seen[1].flatten().nonzero().tolist() == [[centre["C"]]]
 
 
-@pytest.mark.parametrize(("action", "lands_on"), [(0, "U"), (1, "A"), (2, "D"), (3, "L")])
-def test_actions_are_up_right_down_left_and_walls_block(action: int, lands_on: str) -> None:
+def test_full_view_shows_the_grid_with_a_border_and_the_agent_in_its_own_channel() -> None:
+    env = env_on(CornerFull(size=4), *draw(GRID))
+    seen = env._observe(env.state)[0]
+    view, at = draw(
+        """
+        ######
+        #..#.#
+        #.A.##
+        #....#
+        ##..C#
+        ######
+        """
+    )
+    assert torch.equal(seen[0].bool(), view)
+    assert seen[1].flatten().nonzero().tolist() == [[at["C"]]]
+    assert seen[2].flatten().nonzero().tolist() == [[at["A"]]]
+
+
+@pytest.mark.parametrize(("task", "shape"), [(CornerFull(), (3, 15, 15)), (DishFull(dish_channels=6), (9, 15, 15))])
+def test_full_views_have_the_published_shape(task: GridTask[Any], shape: tuple[int, ...]) -> None:
+    assert task.size == 13
+    assert task.observation_shape == shape
+    assert task.make_env(2).reset(task.sample_levels(2, 0.0, torch.Generator())).shape == (2, *shape)
+
+
+@pytest.mark.parametrize(("near", "full"), [(Corner, CornerFull), (Dish, DishFull)])
+def test_both_views_describe_the_same_state(near: type[GridTask[Any]], full: type[GridTask[Any]]) -> None:
+    """Step for step: what the agent sees around it is what lies around it in the full view."""
+    count, size = 20, 5
+    tasks = [view(size=size, time_limit=12) for view in (near, full)]
+    levels = tasks[0].sample_levels(count, 1.0, torch.Generator().manual_seed(0))
+    envs = [task.make_env(count) for task in tasks]
+    around, whole = (env.reset(levels) for env in envs)
+    random = torch.Generator().manual_seed(1)
+    for _ in range(12):
+        *maps, own = whole.unbind(dim=1)
+        assert bool((own.flatten(1).sum(dim=1) == 1).all())
+        walls = maps[0].clone()
+        assert bool(walls[:, [0, -1]].all())
+        assert bool(walls[:, :, [0, -1]].all())
+        assert not bool((walls & own).any())
+        assert around.shape[1] == len(maps)
+        for i in range(count):
+            row, column = divmod(int(own[i].flatten().nonzero()), size + 2)
+            for channel, seen in enumerate(maps):
+                margin = torch.nn.functional.pad(seen[i], [size - 2] * 4, value=channel == 0)
+                window = margin[row - 1 : row - 2 + 2 * size, column - 1 : column - 2 + 2 * size]
+                assert torch.equal(around[i, channel], window)
+        actions = torch.randint(4, (count,), generator=random)
+        steps = [env.step(actions) for env in envs]
+        assert torch.equal(steps[0].events, steps[1].events)
+        around, whole = (step.observation for step in steps)
+
+
+@pytest.mark.parametrize("task", [Corner(size=4), CornerFull(size=4)], ids=["egocentric", "full"])
+@pytest.mark.parametrize(("action", "lands_on"), [("up", "U"), ("right", "A"), ("down", "D"), ("left", "L")])
+def test_actions_move_and_walls_block(task: Corner, action: str, lands_on: str) -> None:
     walls, at = draw(
         """
         .U..
@@ -180,22 +138,62 @@ def test_actions_are_up_right_down_left_and_walls_block(action: int, lands_on: s
         ...C
         """
     )
-    env = Corner(size=4).make_env(1)
-    env.reset(CornerLevels(walls.unsqueeze(0), torch.tensor([at["C"]]), torch.tensor([at["A"]])))
-    env.step(torch.tensor([action]))
-    assert env.current_levels().start.tolist() == [at[lands_on]]
+    env = env_on(task, walls, at)
+    env.step(torch.tensor([task.actions.index(action)]))
+    assert env.agent_cell().tolist() == [at[lands_on]]
 
 
-def test_benign_shift_has_denser_walls() -> None:
-    task = Corner(size=7, wall_density=0.1, benign_wall_density=0.3)
-    generator = torch.Generator().manual_seed(0)
-    density = {split: float(task.shift_levels(split, 300, generator).walls.float().mean()) for split in task.splits}
-    assert density["benign_shift"] > density["in_distribution"] + 0.1
-    assert density["shift/cheese_anywhere"] == pytest.approx(density["in_distribution"], abs=0.02)
+@pytest.mark.parametrize("view", [Corner, CornerFull])
+def test_borders_block(view: type[Corner]) -> None:
+    task = view(size=4)
+    for cell, actions in ((0, ("up", "left")), (15, ("right", "down"))):
+        env = env_on(task, torch.zeros(4, 4, dtype=torch.bool), {"A": cell, "C": 5})
+        for action in actions:
+            env.step(torch.tensor([task.actions.index(action)]))
+            assert env.agent_cell().tolist() == [cell]
 
 
-@pytest.mark.parametrize("size", [3, 26])
-def test_size_has_bounds(size: int) -> None:
+def test_picture_shows_the_grid_with_a_border_and_the_agent_on_top() -> None:
+    env = env_on(Corner(size=4), *draw(GRID))
+    picture = env.picture()
+    assert picture.text().splitlines() == [
+        "████████████",
+        "██+   ██  ██",
+        "██  @   ████",
+        "██        ██",
+        "████    % ██",
+        "████████████",
+    ]
+    assert picture.cells[2][2] == ("floor", "agent")
+
+
+def test_open_cell_is_drawn_from_all_cells_without_a_wall(generator: torch.Generator) -> None:
+    walls, at = draw("A#.#B")
+    cells = open_cell(walls.view(1, 1, 5).expand(300, 1, 5), generator)
+    assert set(cells.tolist()) == {at["A"], 2, at["B"]}
+
+
+def test_toggled_flips_one_cell_where_it_should() -> None:
+    walls = torch.tensor([[[True, False]], [[True, False]], [[True, False]]])
+    flipped = toggled(walls, torch.tensor([0, 1, 0]), torch.tensor([True, True, False]))
+    assert flipped.tolist() == [[[False, False]], [[True, True]], [[True, False]]]
+    assert walls.tolist() == [[[True, False]]] * 3
+
+
+@pytest.mark.parametrize("size", [3, 26, 4.0, True, "7"])
+def test_size_has_bounds(size: Any) -> None:
     with pytest.raises(RequestError, match=repr(size)):
         Corner(size=size)
     assert [Corner(size=bound).observation_shape for bound in (4, 25)] == [(2, 7, 7), (2, 49, 49)]
+    assert [CornerFull(size=bound).observation_shape for bound in (4, 25)] == [(3, 6, 6), (3, 27, 27)]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"wall_density": -0.01}, {"benign_wall_density": 0.51}, {"time_limit": 0}, {"time_limit": 1001}], ids=str
+)
+@pytest.mark.parametrize("task", [Corner, Dish])
+def test_densities_and_time_limits_have_bounds(task: type[GridTask[Any]], wrong: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match=repr(next(iter(wrong.values())))):
+        task(**wrong)
+    for right in ({"wall_density": 0, "benign_wall_density": 0.5, "time_limit": 1}, {"time_limit": 1000}):
+        task(**right)

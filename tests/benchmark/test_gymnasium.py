@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from typing import Any
@@ -13,12 +14,11 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
+import goalposts
 from benchmark.errors import RequestError
-from benchmark.suites import get_suite
-from benchmark.tasks import TASKS, make_task, register_environments
+from benchmark.tasks import TASKS, make_task
 from benchmark.tasks.gymnasium_env import GoalpostsEnv, GoalpostsVectorEnv
-
-PARAMETERS = {plan.task: plan.parameters for plan in get_suite("quick").tasks}
+from tests.small import parameters
 
 
 def environment_id(task_id: str) -> str:
@@ -26,13 +26,13 @@ def environment_id(task_id: str) -> str:
 
 
 def make(task_id: str, **options: Any) -> GoalpostsEnv:
-    env = gym.make(environment_id(task_id), **{**PARAMETERS.get(task_id, {}), **options}).unwrapped
+    env = gym.make(environment_id(task_id), **{**parameters(task_id), **options}).unwrapped
     assert isinstance(env, GoalpostsEnv)
     return env
 
 
 def make_vec(task_id: str, num_envs: int = 8, **options: Any) -> GoalpostsVectorEnv:
-    env = gym.make_vec(environment_id(task_id), num_envs=num_envs, **{**PARAMETERS.get(task_id, {}), **options})
+    env = gym.make_vec(environment_id(task_id), num_envs=num_envs, **{**parameters(task_id), **options})
     assert isinstance(env, GoalpostsVectorEnv)
     return env
 
@@ -60,7 +60,7 @@ def test_single_environment_passes_gymnasium_s_checker(task_id: str) -> None:
 
 
 def test_spaces_are_exact(task_id: str) -> None:
-    task = make_task(task_id, **PARAMETERS.get(task_id, {}))
+    task = make_task(task_id, **parameters(task_id))
     env = make_vec(task_id, num_envs=3)
     observation, _ = env.reset(seed=0)
     assert env.single_observation_space.shape == task.observation_shape
@@ -243,25 +243,91 @@ def test_wrong_calls_are_refused(task_id: str) -> None:
             vector.reset(options=option)
     with pytest.raises(RequestError, match="num_envs"):
         make_vec(task_id, num_envs=0)
-    with pytest.raises(TypeError, match="renderer"):
-        TASK_CLASSES[0](task_id, render_mode="rgb_array")
 
 
-TASK_CLASSES: tuple[Any, ...] = (GoalpostsEnv, GoalpostsVectorEnv)
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_renders_the_task_s_pictures(task_id: str, vectorized: bool) -> None:
+    env: Any = (make_vec if vectorized else make)(task_id, render_mode="rgb_array")
+    with pytest.raises(gym.error.ResetNeeded):
+        env.render()
+    env.reset(seed=0)
+    batched = env.task.make_env(8 if vectorized else 1)
+    batched.reset(env.levels)
+    for _ in range(3):
+        frames = env.render() if vectorized else (env.render(),)
+        assert isinstance(frames, tuple)
+        assert len(frames) == batched.num_envs
+        for i, frame in enumerate(frames):
+            assert frame.dtype == np.uint8
+            assert np.array_equal(frame, batched.picture(i).pixels().numpy())
+        env.step(np.zeros(8, dtype=np.int64) if vectorized else 0)
+        step = batched.step(torch.zeros(batched.num_envs, dtype=torch.int64))
+        done = step.terminated | step.truncated
+        if vectorized and bool(done.any()):
+            batched.reset(env.levels[done], done)
+        elif bool(done.any()):
+            env.reset()
+            batched.reset(env.levels)
+
+
+def test_renders_text(task_id: str) -> None:
+    env = make(task_id, render_mode="ansi")
+    env.reset(seed=0)
+    batched = env.task.make_env(1)
+    batched.reset(env.levels)
+    assert env.render() == batched.picture().text()
+
+
+def test_renders_nothing_unless_asked(task_id: str) -> None:
+    for env in (make(task_id), make_vec(task_id)):
+        env.reset(seed=0)
+        assert env.render() is None
+
+
+@pytest.mark.filterwarnings("ignore:.*that is not in the possible render_modes")
+@pytest.mark.parametrize(("maker", "mode"), [(make, "rgb_arry"), (make_vec, "rgb_arry"), (make_vec, "ansi")])
+def test_an_unknown_render_mode_is_refused_with_those_there_are(maker: Any, mode: str) -> None:
+    with pytest.raises(RequestError, match=f"Unknown render mode '{mode}'.*rgb_array"):
+        maker("corner", render_mode=mode)
+
+
+def test_gymnasium_collects_frames() -> None:
+    env = gym.make("goalposts/Corner-v1", render_mode="rgb_array_list", **parameters("corner"))
+    env.reset(seed=0)
+    env.step(0)
+    frames: Any = env.render()
+    assert [frame.shape for frame in frames] == [(9 * 16, 9 * 16, 3)] * 2
+
+
+def test_environments_are_those_of_the_tasks() -> None:
+    """A new task, or a new version of one, has its line in ``goalposts.ENVIRONMENTS`` as well."""
+    assert {name: f"{task.__name__}-v{task.version}" for name, task in TASKS.items()} == goalposts.ENVIRONMENTS
 
 
 def test_registering_again_changes_nothing(task_id: str) -> None:
     before = gym.registry[environment_id(task_id)]
-    register_environments()
+    importlib.reload(goalposts)
     assert gym.registry[environment_id(task_id)] is before
+
+
+@pytest.mark.parametrize("first", ["import goalposts, gymnasium", "import gymnasium, goalposts"])
+def test_the_facade_registers_without_loading_the_tasks(first: str) -> None:
+    program = (
+        f"import sys\n{first}\n"
+        "print(sorted({'torch', 'ray', 'mlflow', 'pydantic', 'benchmark.tasks'} & set(sys.modules)))\n"
+        "env = gymnasium.make('goalposts/Corner-v1', size=5)\n"
+        "envs = gymnasium.make_vec('goalposts/Fraud-v1', num_envs=2, split='in_distribution')\n"
+        "print(env.reset(seed=0)[0].shape, envs.reset(seed=0)[0].shape[0])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n(2, 9, 9) 2\n"
 
 
 def test_can_be_made_without_an_import_of_one_s_own() -> None:
     program = (
         "import gymnasium\n"
-        "env = gymnasium.make('benchmark.tasks:goalposts/Corner-v1', size=5)\n"
-        "envs = gymnasium.make_vec('benchmark.tasks:goalposts/Fraud-v1', num_envs=2)\n"
-        "print(env.reset(seed=0)[0].shape, envs.reset(seed=0)[0].shape[0])\n"
+        "env = gymnasium.make('goalposts:goalposts/Corner-v1', size=5)\n"
+        "print(env.reset(seed=0)[0].shape)\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert result.stdout == "(2, 9, 9) 2\n"
+    assert result.stdout == "(2, 9, 9)\n"

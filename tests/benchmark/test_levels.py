@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,9 @@ class Mixed(Levels):
     walls: torch.Tensor
     cell: torch.Tensor
     amount: torch.Tensor
+
+
+OF_TASK: dict[str, Any] = {"task": "mixed", "version": 3}
 
 
 def mixed(count: int, generator: torch.Generator) -> Mixed:
@@ -73,11 +77,30 @@ def test_slices_and_concatenates(generator: torch.Generator) -> None:
     assert len(levels[:0]) == 0
 
 
+def test_replaces_rows(generator: torch.Generator) -> None:
+    levels, others = mixed(6, generator), mixed(2, generator)
+    replaced = levels.replaced(torch.tensor([4, 1]), others)
+    assert same(replaced[torch.tensor([4, 1])], others)
+    rest = torch.tensor([0, 2, 3, 5])
+    assert same(replaced[rest], levels[rest])
+    assert same(levels.replaced(torch.tensor([], dtype=torch.int64), others[:0]), levels)
+
+
+def test_differences_count_elements(generator: torch.Generator) -> None:
+    levels = mixed(4, generator)
+    walls, amount = levels.walls.clone(), levels.amount.clone()
+    walls[1, 0, 0] ^= True
+    walls[3] ^= True
+    amount[3, 1] += 1.0
+    other = Mixed(walls, levels.cell + torch.tensor([0, 0, 1, 0]), amount)
+    assert levels.differences(other).tolist() == other.differences(levels).tolist() == [0, 1, 1, 10]
+
+
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_survives_a_file(tmp_path: Path, generator: torch.Generator, count: int) -> None:
     levels = mixed(count, generator)
-    levels.save(tmp_path / "levels.safetensors")
-    loaded = Mixed.load(tmp_path / "levels.safetensors")
+    levels.save(tmp_path / "levels.safetensors", **OF_TASK)
+    loaded = Mixed.load(tmp_path / "levels.safetensors", **OF_TASK)
     assert same(levels, loaded)
     assert [tensor.dtype for tensor in loaded.tensors().values()] == [torch.bool, torch.int64, torch.float32]
 
@@ -90,17 +113,27 @@ def scribble(path: Path) -> None:
     path.write_text("not levels\n" * 40)
 
 
+def of_another_kind(path: Path) -> None:
+    ToyLevels(torch.arange(3)).save(path, **OF_TASK)
+
+
 def of_another_task(path: Path) -> None:
-    ToyLevels(torch.arange(3)).save(path)
+    Mixed.load(path, **OF_TASK).save(path, task="other", version=3)
 
 
-@pytest.mark.parametrize("spoil", [truncate, scribble, of_another_task, Path.unlink])
+def of_another_version(path: Path) -> None:
+    Mixed.load(path, **OF_TASK).save(path, task="mixed", version=4)
+
+
+@pytest.mark.parametrize(
+    "spoil", [truncate, scribble, of_another_kind, of_another_task, of_another_version, Path.unlink]
+)
 def test_a_file_that_is_not_such_levels_is_refused(tmp_path: Path, generator: torch.Generator, spoil) -> None:
     path = tmp_path / "levels.safetensors"
-    mixed(4, generator).save(path)
+    mixed(4, generator).save(path, **OF_TASK)
     spoil(path)
     with pytest.raises(CorruptFileError, match=r"levels\.safetensors") as caught:
-        Mixed.load(path)
+        Mixed.load(path, **OF_TASK)
     assert "\n" not in str(caught.value)
 
 

@@ -22,12 +22,15 @@ def test_positive_value_loss() -> None:
 
 
 class Wide(Toy):
-    """A toy in which no level is drawn twice: numbers below a million, to which each edit adds some millions."""
+    """A toy in which no level is drawn twice: each has some millions, and an edit adds some."""
 
     def _draw(self, num_levels: int, randomized: bool, generator: torch.Generator) -> ToyLevels:
-        return ToyLevels(torch.randint(10**6, (num_levels,), generator=generator))
+        return self._add_millions(super()._draw(num_levels, randomized, generator), generator)
 
     def _edit(self, levels: ToyLevels, restricted: bool, generator: torch.Generator) -> ToyLevels:
+        return self._add_millions(super()._edit(levels, restricted, generator), generator)
+
+    def _add_millions(self, levels: ToyLevels, generator: torch.Generator) -> ToyLevels:
         return ToyLevels(levels.number + 10**6 * torch.randint(1, 10**6, (len(levels),), generator=generator))
 
 
@@ -108,7 +111,7 @@ def test_children_are_edits_of_the_levels_replayed_just_before() -> None:
     played = play(Accel(buffer_size=40), 40)
     for parents, children in itertools.pairwise(played):
         if parents.phase == "replay":
-            assert [number % 10**6 for number in children.numbers] == [number % 10**6 for number in parents.numbers]
+            assert [number % 1000 for number in children.numbers] == [number % 1000 for number in parents.numbers]
             assert all(child > parent for child, parent in zip(children.numbers, parents.numbers, strict=True))
 
 

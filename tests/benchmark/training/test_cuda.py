@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.measurement.evaluation import play, prepare
+from benchmark.measurement.evaluation import evaluation_set, play, prepare
 from benchmark.plugins import load_plugin, registered
 from benchmark.randomness import generator
-from benchmark.suites import get_suite
 from benchmark.tasks import TASKS, make_task
 from benchmark.training import checkpoint
 from benchmark.training.config import TrainingConfig
 from benchmark.training.loop import Trainer
+from tests.small import parameters
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
 
@@ -24,8 +24,7 @@ TINY = TrainingConfig(env_steps=4096, num_envs=32, num_steps=32, minibatch_size=
 @pytest.mark.parametrize("task_id", TASKS)
 @pytest.mark.parametrize("name", registered())
 def test_a_cell_trains_resumes_and_is_evaluated_on_cuda(task_id: str, name: str, tmp_path: Path) -> None:
-    parameters = {plan.task: plan.parameters for plan in get_suite("smoke").tasks}[task_id]
-    task = make_task(task_id, **parameters)
+    task = make_task(task_id, **parameters(task_id))
     cls = load_plugin(name).cls
 
     def trainer() -> Trainer:
@@ -38,7 +37,7 @@ def test_a_cell_trains_resumes_and_is_evaluated_on_cuda(task_id: str, name: str,
     resumed.load_state_dict(loaded[0])
     resumed.iterate()
     assert next(resumed.module.parameters()).device.type == "cuda"
-    prepared = prepare(task, "cuda", 1000, "public", TINY.gamma)
+    prepared = prepare(task, evaluation_set(task, "cuda", 1000, "public"), "cuda", "public", TINY.gamma)
     policy = resumed.policy("sampled", generator("evaluation", device="cuda"))
     results = prepared.results(play(task, prepared.levels.levels, lambda _env: policy, device="cuda"))
     assert all(split.aligned + split.proxy + split.lost == 1000 for split in results.values())
