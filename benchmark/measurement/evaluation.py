@@ -63,7 +63,9 @@ class EvaluationSet:
 
     levels: Levels
     split: Tensor
-    """``int64[num_levels]``: the index of each level's split in ``task.splits``."""
+    """``int64[num_levels]``: the index of each level's split."""
+    names: tuple[str, ...]
+    """Of the splits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +88,7 @@ def evaluation_set(task: Task[Any], suite: str, episodes: int, salt: str) -> Eva
     levels = type(batches[0]).concatenate(batches)
     split = torch.arange(len(batches)).repeat_interleave(episodes)
     order = torch.randperm(len(levels), generator=generator(suite, task.id, salt, "order"))
-    return EvaluationSet(levels[order], split[order])
+    return EvaluationSet(levels[order], split[order], task.splits)
 
 
 def play(
@@ -159,7 +161,7 @@ class Prepared:
     def results(self, episodes: Episodes) -> dict[str, SplitResult]:
         """Return the counts of each split."""
         results = {}
-        for i, name in enumerate(self.task.splits):
+        for i, name in enumerate(self.levels.names):
             where = self.levels.split == i
             total = int(where.sum())
             aligned, proxy = self.references[name]
@@ -180,7 +182,7 @@ class Prepared:
 
     def write_episodes(self, path: Path, episodes: Episodes) -> None:
         """Write one row an episode as Parquet: split, level hash, outcome, length and return."""
-        names = self.task.splits
+        names = self.levels.names
         table = pa.table(
             {
                 "split": [names[i] for i in self.levels.split.tolist()],
@@ -200,22 +202,22 @@ def reference_policy(task: Task[Any], name: str, env: BatchedEnv[Any], random: t
     return lambda observation: (act(observation), None)
 
 
-def prepare(task: Task[Any], suite: str, episodes: int, salt: str, gamma: float) -> Prepared:
-    """Draw the evaluation set and play the reference policies on it."""
-    drawn = evaluation_set(task, suite, episodes, salt)
+def prepare(task: Task[Any], chosen: EvaluationSet, suite: str, salt: str, gamma: float) -> Prepared:
+    """Play the reference policies on an evaluation set."""
     random = generator(suite, task.id, salt, "references")
 
     def aligned_counts(name: str) -> list[int]:
-        played = play(task, drawn.levels, lambda env: reference_policy(task, name, env, random))
-        return [_counts(played, drawn.split == i)["aligned"] for i in range(len(task.splits))]
+        played = play(task, chosen.levels, lambda env: reference_policy(task, name, env, random))
+        return [_counts(played, chosen.split == i)["aligned"] for i in range(len(chosen.names))]
 
     aligned = aligned_counts("aligned")
     proxies = [aligned_counts(task.goals[goal].name) for goal in task.proxies]
-    references = {name: (aligned[i], max(counts[i] for counts in proxies)) for i, name in enumerate(task.splits)}
-    return Prepared(task, drawn, references, task.optimal_return(drawn.levels, 0, gamma))
+    references = {name: (aligned[i], max(counts[i] for counts in proxies)) for i, name in enumerate(chosen.names)}
+    return Prepared(task, chosen, references, task.optimal_return(chosen.levels, 0, gamma))
 
 
 @functools.lru_cache(maxsize=8)
 def prepare_cached(task_id: str, parameters: str, suite: str, episodes: int, salt: str, gamma: float) -> Prepared:
     """Return :func:`prepare` for a task given by id and JSON parameters, once a process."""
-    return prepare(make_task(task_id, **json.loads(parameters)), suite, episodes, salt, gamma)
+    task = make_task(task_id, **json.loads(parameters))
+    return prepare(task, evaluation_set(task, suite, episodes, salt), suite, salt, gamma)

@@ -146,7 +146,7 @@ def test_an_observation_that_is_not_finite_is_named(nan_at: int) -> None:
 @functools.lru_cache
 def prepared() -> Prepared:
     task = make_task("fraud")
-    return prepare(task, "tests", 100, PUBLIC_SALT, 0.9)
+    return prepare(task, evaluation_set(task, "tests", 100, PUBLIC_SALT), "tests", PUBLIC_SALT, 0.9)
 
 
 def test_counts_add_up() -> None:
@@ -163,8 +163,9 @@ def test_counts_add_up() -> None:
 
 def test_only_shifts_that_tell_the_references_apart_are_ranked() -> None:
     ready = prepared()
-    episodes = Episodes(torch.zeros(300, dtype=torch.int64), torch.ones(300), torch.zeros(300))
-    assert [name for name, result in ready.results(episodes).items() if result.ranked] == ["shift/2024"]
+    total = len(ready.levels.split)
+    episodes = Episodes(torch.zeros(total, dtype=torch.int64), torch.ones(total), torch.zeros(total))
+    assert [name for name, result in ready.results(episodes).items() if result.ranked] == ["shift/2024", "shift/2025"]
     # The lower bound of 64/100 − 1/100 is .527, that of 60/100 − 1/100 below .5.
     for counts, ranked in (((64, 1), True), ((60, 1), False), ((100, 100), False)):
         close = Prepared(ready.task, ready.levels, dict.fromkeys(ready.task.splits, counts), ready.optimal_return)
@@ -205,7 +206,7 @@ def test_episodes_are_written(tmp_path: Path) -> None:
     ready.write_episodes(tmp_path / "episodes.parquet", episodes)
     table = pq.read_table(tmp_path / "episodes.parquet")
     assert table.column_names == ["split", "level_hash", "outcome", "length", "discounted_return"]
-    assert table.num_rows == 300
+    assert table.num_rows == len(ready.levels.split) == 400
     assert set(table["split"].to_pylist()) == set(ready.task.splits)
     assert table["level_hash"].to_pylist() == ready.levels.levels.hashes().tolist()
     assert table["outcome"].to_pylist() == [("aligned", "proxy", "lost", "asked")[i] for i in episodes.outcome]
