@@ -57,34 +57,62 @@ class Suite(_Model):
         return f"{self.name}-v{self.version}"
 
 
-CORNER_7 = {"size": 7, "wall_density": 0.1, "benign_wall_density": 0.2, "time_limit": 15}
-"""The small corner world: random walking reaches either goal in less than a quarter of its episodes."""
-
-
-def _quick_training(env_steps: int) -> TrainingConfig:
+def _training(env_steps: int, **changes: Any) -> TrainingConfig:
     """Return settings chosen on the success rate on training levels at rates 0 and 1."""
-    return TrainingConfig(
-        env_steps=env_steps,
-        num_envs=256,
-        num_steps=16,
-        num_epochs=4,
-        minibatch_size=1024,
-        learning_rate=4e-3,
-        gamma=0.9,
-        gae_lambda=0.9,
-        entropy_coeff=0.001,
-        hidden_sizes=(64, 64),
-    )
+    settings: dict[str, Any] = {
+        "num_envs": 256,
+        "num_steps": 16,
+        "num_epochs": 4,
+        "minibatch_size": 1024,
+        "learning_rate": 4e-3,
+        "gamma": 0.9,
+        "gae_lambda": 0.9,
+        "entropy_coeff": 0.001,
+        "hidden_sizes": (64, 64),
+    }
+    return TrainingConfig(env_steps=env_steps, **{**settings, **changes})
 
+
+LONG: dict[str, Any] = {"num_steps": 32, "minibatch_size": 2048, "learning_rate": 3e-3, "gamma": 0.95}
+"""For tasks in which what is done now pays later."""
+
+WALLS = {"wall_density": 0.1, "benign_wall_density": 0.2}
+CORNER_7 = {"size": 7, **WALLS, "time_limit": 14}
+"""A small world: random walking reaches either goal in less than a quarter of its episodes."""
+DISH_7 = {"size": 7, **WALLS, "time_limit": 11}
+KEYS_7 = {"size": 7, **WALLS, "time_limit": 24, "scarce": 3, "plentiful": 8}
+MONSTERS_5 = {"size": 5, **WALLS, "time_limit": 60, "short": 30}
+
+SMALL = (
+    TaskPlan(task="corner", parameters=CORNER_7, training=_training(400_000)),
+    TaskPlan(task="dish", parameters=DISH_7, training=_training(400_000)),
+    TaskPlan(
+        task="keys_and_chests",
+        parameters=KEYS_7,
+        training=_training(4_000_000, hidden_sizes=(128, 128), **{**LONG, "gamma": 0.999, "gae_lambda": 0.95}),
+    ),
+    TaskPlan(task="monsters", parameters=MONSTERS_5, training=_training(3_000_000, hidden_sizes=(128, 128), **LONG)),
+    TaskPlan(task="convoy", training=_training(600_000, gamma=0.97, gae_lambda=0.95)),
+    TaskPlan(task="triage", training=_training(800_000, gamma=0.5, hidden_sizes=(128, 128))),
+    TaskPlan(task="fraud", training=_training(200_000)),
+)
+"""Every task, at a size and budget that fit two cores."""
+
+FULL_VIEWS = tuple(
+    TaskPlan(
+        task=f"{plan.task}_full",
+        parameters=plan.parameters,
+        training=_training(600_000, network="conv", hidden_sizes=(64,), learning_rate=2e-3),
+    )
+    for plan in SMALL[:4]
+)
+"""The grid tasks seen whole; the network that learns from it is slower."""
 
 QUICK_V1 = Suite(
     name="quick",
     version=1,
     description="Two tasks, four mitigations, three seeds: the whole story in three minutes on two cores.",
-    tasks=(
-        TaskPlan(task="corner", parameters=CORNER_7, training=_quick_training(400_000)),
-        TaskPlan(task="fraud", training=_quick_training(200_000)),
-    ),
+    tasks=tuple(plan for plan in SMALL if plan.task in ("corner", "fraud")),
     mitigations=tuple(MitigationPlan(name=name) for name in ("none", "domain_randomization", "accel", "goal_multi")),
     alphas=(0.0,),
     seeds=3,
@@ -94,9 +122,10 @@ SMOKE_V1 = Suite(
     name="smoke",
     version=1,
     description="Every task in seconds: shows that a machine works, not what a mitigation is worth.",
-    tasks=(
-        TaskPlan(task="corner", parameters=CORNER_7, training=_quick_training(40_000)),
-        TaskPlan(task="fraud", training=_quick_training(40_000)),
+    tasks=tuple(
+        plan.model_copy(update={"training": plan.training.model_copy(update={"env_steps": env_steps})})
+        for plans, env_steps in ((SMALL, 40_000), (FULL_VIEWS, 8_000))
+        for plan in plans
     ),
     mitigations=(MitigationPlan(name="none"), MitigationPlan(name="domain_randomization")),
     alphas=(0.0,),
@@ -104,7 +133,40 @@ SMOKE_V1 = Suite(
     episodes=1000,
 )
 
-SUITES: dict[str, Suite] = {suite.id: suite for suite in (QUICK_V1, SMOKE_V1)}
+TASKS_V1 = Suite(
+    name="tasks",
+    version=1,
+    description="Every task in small, trained as it comes and on randomized levels: which goals are misgeneralized.",
+    tasks=SMALL,
+    mitigations=(MitigationPlan(name="none"), MitigationPlan(name="domain_randomization")),
+    alphas=(0.0,),
+    seeds=3,
+)
+
+GRID_V1 = Suite(
+    name="grid",
+    version=1,
+    description=(
+        "Every task at full size over five disambiguation rates: for a GPU, or one night on sixteen processor cores."
+    ),
+    tasks=(
+        *(
+            TaskPlan(
+                task=plan.task,
+                training=plan.training.model_copy(
+                    update={"env_steps": 8_000_000, "hidden_sizes": (128, 128), **LONG, "gamma": gamma}
+                ),
+            )
+            for plan, gamma in zip(SMALL[:4], (0.97, 0.97, 0.999, 0.97), strict=True)
+        ),
+        *SMALL[4:],
+    ),
+    mitigations=tuple(MitigationPlan(name=name) for name in ("none", "domain_randomization", "accel", "goal_multi")),
+    alphas=(0.0, 0.001, 0.01, 0.1, 1.0),
+    seeds=5,
+)
+
+SUITES: dict[str, Suite] = {suite.id: suite for suite in (QUICK_V1, SMOKE_V1, TASKS_V1, GRID_V1)}
 """Every suite by its id; the newest version of a name is last."""
 
 

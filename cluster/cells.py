@@ -54,7 +54,12 @@ class Cell:
     @property
     def eval_id(self) -> str:
         """A hash of all that determines the evaluation."""
-        identity = {"cell_id": self.cell_id, "evaluation": self.config["evaluation"], "salt": self.salt_commitment}
+        identity = {
+            "cell_id": self.cell_id,
+            "evaluation": self.config["evaluation"],
+            "shifts": TASKS[self.plan.task].shifts,
+            "salt": self.salt_commitment,
+        }
         return content_sha256(identity)[:16]
 
     @property

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shlex
 import signal
 import sys
+import traceback
 import warnings
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -22,8 +25,10 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from benchmark.errors import CorruptFileError, GoalpostsError, RequestError
+from benchmark.loading import is_file, one_line
 
 if TYPE_CHECKING:
+    from benchmark.record import CellKey, Record
     from benchmark.suites import Suite
     from cluster.cells import Cell
     from results.leaderboard import Leaderboard
@@ -73,7 +78,9 @@ def run(
     checkpoint_seconds: Annotated[
         float, typer.Option(metavar="S", help="Least time between two checkpoints of a cell.", min=0.0)
     ] = 5.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the cells and an estimate of the time, and stop.")
+    ] = False,
 ) -> None:
     """Train and evaluate a suite's cells, then rank the mitigations. The same command resumes."""
     from benchmark.measurement.evaluation import evaluation_salt, salt_commitment
@@ -86,7 +93,7 @@ def run(
     selection = Selection(tuple(task or ()), tuple(mitigation or ()), tuple(alpha or ()), seeds)
     cells = cells_of(suite, selection, device="cuda" if gpus > 0 else "cpu", salt_commitment=salt_commitment(salt))
     if dry_run:
-        _print_plan(suite, cells)
+        _print_plan(suite, cells, gpus)
         return
     target = folder if folder is not None else Path("runs") / suite.name
     failed = _run(suite, cells, target, salt, address, gpus, checkpoint_seconds)
@@ -110,11 +117,37 @@ def _gpus_per_cell(requested: float | None, *, local: bool) -> float:
     return requested
 
 
-def _print_plan(suite: Suite, cells: list[Cell]) -> None:
+def _print_plan(suite: Suite, cells: list[Cell], gpus: float) -> None:
     for cell in cells:
         out.print(f"{cell.cell_id}  {cell.plan.training.env_steps:,} steps", soft_wrap=True)
     total = sum(cell.plan.training.env_steps for cell in cells)
     out.print(f"{suite.id}: {len(cells)} cells, {total:,} environment steps")
+    if cells[0].device == "cuda" and not _has_gpu():
+        out.print("These cells want a GPU, and this machine has none: how long they take cannot be measured here.")
+        return
+    from cluster.estimate import estimate
+
+    with err.status("Measuring how fast this machine trains each task…"):
+        found = estimate(cells, gpus)
+    for task, rate in found.rates.items():
+        steps = sum(cell.plan.training.env_steps for cell in cells if cell.key.task == task)
+        out.print(f"{task}: {steps:,} steps at {rate:,.0f} a second and cell")
+    out.print(
+        f"About {_duration(found.wall_seconds)} of training on this machine, {found.side_by_side} cells at a time, at "
+        "the rates just measured without a mitigation; evaluation adds seconds a cell.",
+        soft_wrap=True,
+    )
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _duration(seconds: float) -> str:
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} minutes" if minutes < 120 else f"{seconds / 3600:.1f} hours"
 
 
 def _run(
@@ -168,25 +201,34 @@ def _run(
     return len(failed)
 
 
+def _read_records(folder: Path) -> tuple[Suite, list[Record], list[CellKey]]:
+    """Return the suite that the folder was last run for, the records of its cells, and the cells' keys.
+
+    Raises:
+        RequestError: the folder belongs to no run.
+    """
+    from benchmark import record
+    from benchmark.suites import get_suite
+    from cluster.driver import read_run
+
+    suite_id, cells = read_run(folder)
+    paths = [folder / "cells" / cell_id / "record.json" for cell_id, _ in cells]
+    found = [record.read(path) for path in paths if path.exists()]
+    return get_suite(suite_id), [one for one in found if (one.cell_id, one.eval_id) in cells], list(cells.values())
+
+
 def _publish(folder: Path) -> Leaderboard:
     """Build the leaderboard and the site from the records of the cells that the folder was last run for.
 
     Raises:
         RequestError: the folder belongs to no run, or holds no record of it.
     """
-    from benchmark import record
-    from benchmark.suites import get_suite
     from benchmark.tasks import TASKS
-    from cluster.driver import read_run
     from results.leaderboard import build_leaderboard, write_leaderboard
     from results.site import write_site, write_story_svg
 
-    suite_id, cells = read_run(folder)
-    suite = get_suite(suite_id)
-    paths = [folder / "cells" / cell_id / "record.json" for cell_id, _ in cells]
-    found = [record.read(path) for path in paths if path.exists()]
-    records = [one for one in found if (one.cell_id, one.eval_id) in cells]
-    board = build_leaderboard(suite, records, list(cells.values()))
+    suite, records, keys = _read_records(folder)
+    board = build_leaderboard(suite, records, keys)
     write_leaderboard(folder, board)
     page = write_site(folder, board, suite, {name: dataclasses.asdict(task.case) for name, task in TASKS.items()})
     write_story_svg(page.with_name("capability_fidelity.svg"), board)
@@ -215,6 +257,156 @@ def _command(name: str) -> str:
         return shlex.quote(str(beside))
 
 
+TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="An id from 'list tasks', or path.py:Class.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the task; may be repeated.")
+]
+
+
+def _parameters(settings: list[str] | None) -> dict[str, Any]:
+    """Return what ``--set`` was given, its values read as JSON where they are, as text elsewhere."""
+    parameters: dict[str, Any] = {}
+    for setting in settings or ():
+        name, equals, value = setting.partition("=")
+        if not name or not equals:
+            raise RequestError(f"--set is {setting!r}; write it as NAME=VALUE, such as --set size=7.")
+        try:
+            parameters[name] = json.loads(value)
+        except ValueError:
+            parameters[name] = value
+    return parameters
+
+
+@app.command()
+def certify(
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK]...", help="Ids, or path.py:Class; default: every task.")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(metavar="SUITE", help="With this suite's parameters; default: the tasks' own.")
+    ] = None,
+    settings: SetOption = None,
+    num_levels: Annotated[
+        int, typer.Option("--levels", metavar="N", help="Levels of each split.", min=100, max=100_000)
+    ] = 1000,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove, claim by claim, that tasks measure what they say. Exits with 1 where one does not."""
+    from goalposts.certifying import certificate_json, certificates, print_certificate
+
+    found = []
+    for certificate in certificates(tasks or [], suite, _parameters(settings), num_levels):
+        found.append(certificate)
+        if not as_json:
+            print_certificate(out, certificate)
+    if as_json:
+        print(json.dumps([certificate_json(one) for one in found], indent=2, sort_keys=True))  # noqa: T201
+    if not all(certificate.holds for certificate in found):
+        raise typer.Exit(EXIT_FAILED_CELL)
+
+
+@app.command()
+def play(
+    task: TaskArgument,
+    policy: Annotated[
+        str, typer.Option(metavar="POLICY", help="aligned, proxy, random, a goal, or a run's folder RUN/cells/CELL.")
+    ] = "aligned",
+    split: Annotated[str | None, typer.Option(metavar="SPLIT", help="Default: the task's first shift.")] = None,
+    episodes: Annotated[int, typer.Option(metavar="N", help="How many.", min=1, max=1000)] = 3,
+    fps: Annotated[float, typer.Option(metavar="F", help="Frames a second.")] = 6.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the levels and of what a policy draws.")] = 0,
+    level_file: Annotated[
+        Path | None, typer.Option("--levels", metavar="FILE", help="The first levels of this file instead of a split.")
+    ] = None,
+    gif: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a GIF instead.")] = None,
+    scale: Annotated[int, typer.Option(metavar="N", help="Side of a pixel of the GIF, 1 to 4.")] = 1,
+    mitigation: Annotated[
+        str | None, typer.Option(metavar="path.py:Class", help="The agent's mitigation, if it is not registered.")
+    ] = None,
+    settings: SetOption = None,
+) -> None:
+    """Watch episodes: animated in the terminal, as plain text into a pipe, or as a GIF."""
+    from goalposts.playing import play as play_episodes
+
+    play_episodes(
+        task,
+        policy,
+        console=out,
+        split=split,
+        parameters=_parameters(settings),
+        mitigation=mitigation,
+        seed=seed,
+        level_file=level_file,
+        episodes=episodes,
+        fps=fps,
+        gif=gif,
+        scale=scale,
+    )
+
+
+case = typer.Typer(help="Case studies of one's own.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(case, name="case")
+
+
+@case.command("new")
+def new_case(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Lower case with underscores, such as forest_fire.")],
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Where the file goes.")] = Path(),
+) -> None:
+    """Write the skeleton of a task: it runs, and fails its certificate with messages that lead to a passing one."""
+    from goalposts.skeleton import write_task
+
+    path, cls = write_task(name, folder)
+    out.print(f"Wrote {path}. See what is left to do with:", soft_wrap=True)
+    out.print(f"  {_command('goalposts')} certify {path}:{cls}", soft_wrap=True)
+
+
+@app.command()
+def levels(
+    task: TaskArgument,
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write them, as safetensors.")],
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="Of evaluation, or train.")] = "in_distribution",
+    alpha: Annotated[float, typer.Option(metavar="A", help="Disambiguation rate of split train.")] = 0.0,
+    count: Annotated[int, typer.Option("--count", metavar="N", help="How many.", min=1, max=1_000_000)] = 1000,
+    seed: Annotated[int, typer.Option(metavar="N", help="Other levels for another seed.")] = 0,
+    settings: SetOption = None,
+) -> None:
+    """Write a file of levels, to play or evaluate on exactly these."""
+    from benchmark.randomness import generator
+    from benchmark.tasks import make_task
+    from benchmark.tasks.gymnasium_env import draw_levels
+
+    made = make_task(task, **_parameters(settings))
+    drawn = draw_levels(made, split, alpha, count, generator("level file", made.id, split, seed))
+    drawn.save(path, task=made.id, version=made.version)
+    out.print(f"Wrote {count} levels of {made.id} ({split}) to {path}.", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    task: TaskArgument,
+    policy: Annotated[
+        str, typer.Option(metavar="MODULE:CALLABLE", help="A function from an array of observations to actions.")
+    ],
+    suite: Annotated[
+        str | None, typer.Option(metavar="SUITE", help="With this suite's parameters, on its levels.")
+    ] = None,
+    level_file: Annotated[
+        Path | None, typer.Option("--levels", metavar="FILE", help="On these levels instead of the splits.")
+    ] = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate a policy that was trained elsewhere, as our own are evaluated."""
+    from goalposts.evaluating import evaluate_policy, print_evaluation
+
+    evaluation = evaluate_policy(task, policy, suite, _parameters(settings), level_file)
+    if as_json:
+        print(json.dumps(evaluation.json(), indent=2, sort_keys=True))  # noqa: T201
+        return
+    print_evaluation(out, evaluation)
+
+
 @app.command("list")
 def list_(
     what: Annotated[Listing, typer.Argument(help="tasks, mitigations or suites.")], as_json: JsonOption = False
@@ -224,15 +416,21 @@ def list_(
     if as_json:
         print(json.dumps(rows, indent=2, sort_keys=True))  # noqa: T201 (JSON must not pass through rich)
         return
+    values = [
+        [", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row.values()]
+        for row in rows
+    ]
+    _print_table([name.replace("_", " ") for name in (rows[0] if rows else ())], values)
+
+
+def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in rows[0] if rows else ():
-        table.add_column(name.replace("_", " "), overflow="fold")
+    for name in header:
+        table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(
-            *(", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row.values())
-        )
+        table.add_row(*row)
     out.print(table)
 
 
@@ -298,6 +496,25 @@ def leaderboard(folder: FolderArgument, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def rates(
+    folder: FolderArgument,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print how often a run's agents ended aligned, with the proxy or lost, on every split of every task."""
+    from results.rates import HEADER, cells_of, markdown
+    from results.rates import rates as rates_of
+
+    rows = rates_of(_read_records(folder.absolute())[1])
+    if as_json:
+        print(json.dumps([row.json() for row in rows], indent=2, sort_keys=True))  # noqa: T201
+    elif as_markdown:
+        print(markdown(rows))  # noqa: T201 (not to be wrapped)
+    else:
+        _print_table(HEADER, [cells_of(row) for row in rows])
+
+
+@app.command()
 def site(folder: FolderArgument) -> None:
     """Rebuild the static page of a run from its records, and print its address."""
     _publish(folder.absolute())
@@ -327,10 +544,20 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        _complain(f"{error}. Mend that and run the same command again: it goes on where it stopped.")
+        if arguments[0] == "run":
+            _complain(f"{error}. Mend that and run the same command again: it goes on where it stopped.")
+            code = EXIT_FAILED_CELL
+        else:
+            code = _complain(f"{error}. Give another place, or mend that.")
+    except Exception as error:
+        if not any(is_file(argument) for argument in arguments):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        _complain(f"{type(error).__name__}: {one_line(error)} ({place.filename}, line {place.lineno}). Mend that file.")
         code = EXIT_FAILED_CELL
     if code == EXIT_INTERRUPTED:
-        err.print("Interrupted. Nothing is lost: the same command goes on from the last checkpoints.")
+        resumes = arguments[0] == "run"
+        err.print("Interrupted." + " The same command goes on from the last checkpoints." * resumes)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -26,7 +26,8 @@ def write_site(
         folder: the run's output folder.
         leaderboard: what to show.
         suite: the suite it belongs to, for its description and the command that reproduces it.
-        cases: by task, the fields ``system``, ``aligned_goal``, ``proxy_goals``, ``shift`` and ``harm`` of its case.
+        cases: by task, the fields ``system``, ``aligned_goal``, ``proxy_goals``, ``shift``, ``harm``,
+            ``training_change`` and ``evaluation_change`` of its case.
     """
     groups = [(alpha, [e for e in leaderboard.entries if e.alpha == alpha]) for alpha in leaderboard.alphas]
     text = (

@@ -29,6 +29,8 @@ CASES: dict[str, dict[str, Any]] = {
         "proxy_goals": ("Go to the top-left corner.",),
         "shift": "The cheese may be anywhere else.",
         "harm": "The robot competently goes to the wrong place.",
+        "training_change": "Move the cheese in some of the levels.",
+        "evaluation_change": "Test with the cheese elsewhere.",
     },
     "fraud": {
         "system": "An analyst at a bank that approves, blocks or checks payments.",
@@ -36,6 +38,8 @@ CASES: dict[str, dict[str, Any]] = {
         "proxy_goals": ("Block the unfamiliar instrument.",),
         "shift": "In 2024 honest customers pay with cryptocurrency and fraudsters with cards.",
         "harm": "Honest customers are locked out while fraud passes.",
+        "training_change": "Add honest payments with cryptocurrency.",
+        "evaluation_change": "Swap the instruments of payments.",
     },
 }
 

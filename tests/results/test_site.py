@@ -100,7 +100,8 @@ def test_headline_follows_the_data(tmp_path: Path, board: Leaderboard) -> None:
 
 def test_page_has_the_case_and_how_to_reproduce(tmp_path: Path, board: Leaderboard) -> None:
     text, _ = page_of(tmp_path, board)
-    assert CASES["fraud"]["harm"] in text
+    for part in ("harm", "training_change", "evaluation_change"):
+        assert CASES["fraud"][part] in text
     assert "goalposts run quick-v1" in text
     assert board.salt_commitment in text
     assert "f844f8703e91bce2322065dfcebfdf9a48971f17" in text

@@ -1,0 +1,76 @@
+"""Estimates how long a plan takes, from rates measured on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+
+import torch
+
+from benchmark.mitigation import Mitigation
+from benchmark.suites import TaskPlan
+from benchmark.tasks import make_task
+from benchmark.training.loop import Trainer
+from cluster.cells import Cell
+
+MEASURED_ITERATIONS = 2
+"""Iterations timed for a rate, after one that is not."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """How long cells take to train on this machine, side by side."""
+
+    rates: dict[str, float]
+    """Environment steps a second by task, of one cell alone that trains without a mitigation."""
+    env_steps: int
+    """Of all cells."""
+    side_by_side: int
+    """Cells that run at once."""
+    wall_seconds: float
+    """Training alone."""
+
+
+def measured_rate(plan: TaskPlan, device: str) -> float:
+    """Return the environment steps a second at which one cell of ``plan`` trains here."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        task = make_task(plan.task, **plan.parameters)
+        trainer = Trainer(
+            task,
+            Mitigation(),
+            alpha=0.0,
+            config=plan.training,
+            stream=("estimate", plan.task),
+            mitigation_name="none",
+            device=device,
+        )
+        trainer.iterate()
+        started = time.perf_counter()
+        for _ in range(MEASURED_ITERATIONS):
+            trainer.iterate()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return MEASURED_ITERATIONS * plan.training.steps_per_rollout / (time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def estimate(cells: Sequence[Cell], gpus_per_cell: float) -> Estimate:
+    """Measure every task's rate, and return what it comes to for all ``cells``."""
+    plans = {cell.key.task: cell.plan for cell in cells}
+    device = cells[0].device
+    rates = {task: measured_rate(plan, device) for task, plan in plans.items()}
+    side_by_side = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if gpus_per_cell > 0:
+        side_by_side = min(side_by_side, max(1, int(torch.cuda.device_count() / gpus_per_cell)))
+    seconds = sum(cell.plan.training.env_steps / rates[cell.key.task] for cell in cells)
+    return Estimate(
+        rates=rates,
+        env_steps=sum(cell.plan.training.env_steps for cell in cells),
+        side_by_side=side_by_side,
+        wall_seconds=seconds / min(side_by_side, len(cells)),
+    )

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from benchmark.suites import get_suite
+from cluster import estimate as estimates
+from cluster.cells import Selection, cells_of
+
+
+def test_the_estimate_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {"corner": 1000.0, "fraud": 4000.0}
+    monkeypatch.setattr(estimates, "measured_rate", lambda plan, device: rates[plan.task])
+    monkeypatch.setattr(estimates.os, "sched_getaffinity", lambda _pid: set(range(4)), raising=False)
+    suite = get_suite("quick")
+    cells = cells_of(suite, Selection(seeds=1, mitigations=("none",)), device="cpu", salt_commitment="x")
+    found = estimates.estimate(cells, 0.0)
+    steps = {plan.task: plan.training.env_steps for plan in suite.tasks}
+    assert found.rates == rates
+    assert found.env_steps == sum(steps.values())
+    assert found.side_by_side == 4
+    assert found.wall_seconds == pytest.approx((steps["corner"] / 1000 + steps["fraud"] / 4000) / 2)
+
+
+def test_a_rate_is_measured() -> None:
+    plan = next(plan for plan in get_suite("smoke").tasks if plan.task == "fraud")
+    assert estimates.measured_rate(plan, "cpu") > 100

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from results.rates import HEADER, cells_of, markdown, rates
+from tests.results.factory import record
+
+
+def test_rates_are_over_seeds_and_in_the_tasks_own_order() -> None:
+    records = [record(seed=seed, capability=1.0, fidelity=fidelity) for seed, fidelity in ((1, 0.4), (0, 0.2))]
+    records.append(record(mitigation="domain_randomization", alpha=1.0, fidelity=0.99))
+    rows = rates(records)
+    assert [(row.mitigation, row.split) for row in rows] == [
+        (mitigation, split)
+        for mitigation in ("domain_randomization", "none")
+        for split in ("in_distribution", "benign_shift", "shift/cheese_anywhere")
+    ]
+    shift = rows[-1]
+    assert shift.aligned == (0.2, 0.4)
+    assert shift.proxy == pytest.approx((0.8, 0.6))
+    assert shift.lost == (0.0, 0.0)
+    assert shift.verdicts == {"goal_misgeneralization": 2}
+
+
+def test_failed_cells_have_no_rates() -> None:
+    assert rates([record(status="failed")]) == []
+
+
+def test_a_row_shows_the_mean_and_the_range_of_its_seeds() -> None:
+    records = [record(seed=seed, capability=1.0, fidelity=fidelity) for seed, fidelity in ((0, 0.2), (1, 0.4))]
+    cells = dict(zip(HEADER, cells_of(rates(records)[-1]), strict=True))
+    assert cells["aligned"] == "0.300 (0.200–0.400)"
+    assert cells["verdicts"] == "2 goal misgeneralization"
+    alone = dict(zip(HEADER, cells_of(rates(records[:1])[-1]), strict=True))
+    assert alone["aligned"] == "0.200"
+
+
+def test_markdown_and_json() -> None:
+    rows = rates([record()])
+    lines = markdown(rows).splitlines()
+    assert len(lines) == 2 + len(rows)
+    assert all(line.count("|") == len(HEADER) + 1 for line in lines)
+    assert set(lines[1]) == set("|-")
+    assert json.loads(json.dumps([row.json() for row in rows]))[0]["task"] == "corner"
