@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark.tasks import TASKS
+import goalposts
 from benchmark.tasks.gymnasium_env import GoalpostsVectorEnv
 from benchmark.training.config import TrainingConfig
 
@@ -88,7 +88,7 @@ class Setting:
     @property
     def env_id(self) -> str:
         """The Gymnasium id."""
-        return f"goalposts/{TASKS[self.task].__name__}-v{TASKS[self.task].version}"
+        return f"goalposts/{goalposts.ENVIRONMENTS[self.task]}"
 
 
 def usual_env(setting: Setting) -> VecEnv:
