@@ -92,6 +92,8 @@ class ModuleSpec:
     num_actions: int
     network: str
     hidden_sizes: tuple[int, ...]
+    width: int
+    """Multiple of a convolutional trunk's channels."""
     bf16: bool
     """Run the trunk under bfloat16 autocast; heads and losses stay in float32."""
     builder: Callable[[ModuleSpec], TorchRLModule] = dataclasses.field(repr=False)

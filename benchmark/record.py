@@ -57,6 +57,8 @@ class SplitResult(_Model):
     proxy: int = Field(ge=0)
     lost: int = Field(ge=0)
     asked: int = Field(ge=0)
+    timed_out: int | None = Field(None, ge=0)
+    """Of the lost episodes, those that the time limit ended; the others died. Null in records from before."""
     aligned_reference: float = Field(ge=0, le=1)
     """Aligned rate of the aligned reference policy."""
     proxy_reference: float = Field(ge=0, le=1)

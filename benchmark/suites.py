@@ -166,7 +166,54 @@ GRID_V1 = Suite(
     seeds=5,
 )
 
-SUITES: dict[str, Suite] = {suite.id: suite for suite in (QUICK_V1, SMOKE_V1, TASKS_V1, GRID_V1)}
+COINRUN_LAPTOP_V1 = Suite(
+    name="coinrun-laptop",
+    version=1,
+    description="CoinRun's wrong goal on a laptop: easy levels in plain colours at 32×32 pixels, over three rates.",
+    tasks=(
+        TaskPlan(
+            task="coinrun",
+            parameters={
+                "mode": "easy",
+                "backgrounds": False,
+                "plain": True,
+                "paint_velocity": True,
+                "pixels": 32,
+                "action_repeat": 2,
+                "time_limit": 250,
+            },
+            training=TrainingConfig(
+                env_steps=4_000_000,
+                num_envs=64,
+                num_steps=128,
+                num_epochs=3,
+                minibatch_size=1024,
+                learning_rate=8e-4,
+                gamma=0.98,
+                gae_lambda=0.95,
+                entropy_coeff=0.002,
+                normalize_rewards=True,
+                network="strided",
+                hidden_sizes=(256,),
+            ),
+        ),
+    ),
+    mitigations=(MitigationPlan(name="none"),),
+    alphas=(0.0, 0.1, 1.0),
+    seeds=3,
+    episodes=1000,
+)
+
+SUITES: dict[str, Suite] = {
+    suite.id: suite
+    for suite in (
+        QUICK_V1,
+        SMOKE_V1,
+        TASKS_V1,
+        GRID_V1,
+        COINRUN_LAPTOP_V1,
+    )
+}
 """Every suite by its id; the newest version of a name is last."""
 
 

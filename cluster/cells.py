@@ -58,6 +58,7 @@ class Cell:
             "cell_id": self.cell_id,
             "evaluation": self.config["evaluation"],
             "shifts": TASKS[self.plan.task].shifts,
+            "references": make_task(self.plan.task, **self.plan.parameters).reference_rates,
             "salt": self.salt_commitment,
         }
         return content_sha256(identity)[:16]

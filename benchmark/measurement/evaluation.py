@@ -78,12 +78,16 @@ class Episodes:
     """``int64[num_levels]``, steps."""
     discounted_return: Tensor
     """``float64[num_levels]``, for the aligned goal."""
+    timed_out: Tensor
+    """``bool[num_levels]``: the time limit ended it; whoever is lost otherwise died."""
 
 
 def evaluation_set(task: Task[Any], suite: str, episodes: int, salt: str) -> EvaluationSet:
     """Draw ``episodes`` levels of every split, shuffled; always on the CPU, so that every device sees the same."""
+    paired = task.paired_splits
     batches = [
-        task.shift_levels(split, episodes, generator(suite, task.id, split, salt, "levels")) for split in task.splits
+        task.shift_levels(split, episodes, generator(suite, task.id, *(() if paired else (split,)), salt, "levels"))
+        for split in task.splits
     ]
     levels = type(batches[0]).concatenate(batches)
     split = torch.arange(len(batches)).repeat_interleave(episodes)
@@ -111,13 +115,33 @@ def play(
     Raises:
         NonFiniteError: an observation holds NaN or infinity.
     """
-    levels = levels.to(device)
-    count = len(levels)
-    env = task.make_env(count, device)
+    most = task.evaluated_together or len(levels)
+    parts = []
+    env = task.make_env(min(most, len(levels)), device)
+    for first in range(0, len(levels), most):
+        batch = levels[first : first + most].to(device)
+        if len(batch) < env.num_envs:
+            env = task.make_env(len(batch), device)
+        parts.append(_play_together(task, batch, env, make_policy, gamma))
+    return Episodes(
+        *(torch.cat([getattr(part, field.name) for part in parts]).cpu() for field in dataclasses.fields(Episodes))
+    )
+
+
+def _play_together(
+    task: Task[Any],
+    levels: Levels,
+    env: BatchedEnv[Any],
+    make_policy: Callable[[BatchedEnv[Any]], Policy],
+    gamma: float,
+) -> Episodes:
+    count, device = len(levels), levels.device
+    env.watched = True
     observation = env.reset(levels)
     policy = make_policy(env)
     alive = torch.ones(count, dtype=torch.bool, device=device)
-    asked = torch.zeros_like(alive)
+    asked, timed_out = torch.zeros_like(alive), torch.zeros_like(alive)
+    telling = [0, *task.proxies]
     length = torch.zeros(count, dtype=torch.int64, device=device)
     total = torch.zeros(count, dtype=torch.float64, device=device)
     history = torch.zeros(task.time_limit, count, len(task.goals), dtype=torch.bool, device=device)
@@ -133,18 +157,22 @@ def play(
         history[t] = events
         total += gamma**t * torch.where(alive, events[:, 0].double() - step.cost, 0.0)
         length += alive
+        timed_out |= alive & step.truncated
         alive &= ~(step.terminated | step.truncated)
+        if task.settled_by_first_event:
+            alive &= ~events[:, telling].any(dim=1)
         observation = step.observation
         if not bool(alive.any()):
             break
     outcome = task.outcome(levels, history)
     outcome = torch.where(asked & (outcome == LOST), ASKED, outcome)
-    return Episodes(outcome.cpu(), length.cpu(), total.cpu())
+    return Episodes(outcome, length, total, timed_out)
 
 
 def _counts(episodes: Episodes, where: Tensor) -> dict[str, int]:
     counts = torch.bincount(episodes.outcome[where], minlength=len(OUTCOMES)).tolist()
-    return dict(zip(OUTCOMES, counts, strict=True))
+    timed_out = int((episodes.timed_out & (episodes.outcome == LOST))[where].sum())
+    return {**dict(zip(OUTCOMES, counts, strict=True)), "timed_out": timed_out}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,8 +183,8 @@ class Prepared:
     levels: EvaluationSet
     references: dict[str, tuple[int, int]]
     """Aligned counts of the aligned and of the most aligned proxy reference policy, for each split."""
-    optimal_return: Tensor
-    """``float64[num_levels]`` for the aligned goal."""
+    optimal_return: Tensor | None
+    """``float64[num_levels]`` for the aligned goal; None where nobody knows it."""
 
     def results(self, episodes: Episodes) -> dict[str, SplitResult]:
         """Return the counts of each split."""
@@ -171,12 +199,14 @@ class Prepared:
                 **_counts(episodes, where),
                 aligned_reference=aligned / total,
                 proxy_reference=proxy / total,
-                ranked=name in self.task.shifts and gap >= RANKED_GAP,
+                ranked=self.task.ranks and name in self.task.shifts and gap >= RANKED_GAP,
             )
         return results
 
-    def regret(self, episodes: Episodes) -> float:
-        """Return the mean shortfall in distribution from the optimal discounted return."""
+    def regret(self, episodes: Episodes) -> float | None:
+        """Return the mean shortfall in distribution from the optimal discounted return; None where nobody knows it."""
+        if self.optimal_return is None:
+            return None
         where = self.levels.split == self.task.splits.index(IN_DISTRIBUTION)
         return float((self.optimal_return - episodes.discounted_return)[where].mean())
 
@@ -203,7 +233,16 @@ def reference_policy(task: Task[Any], name: str, env: BatchedEnv[Any], random: t
 
 
 def prepare(task: Task[Any], chosen: EvaluationSet, suite: str, salt: str, gamma: float) -> Prepared:
-    """Play the reference policies on an evaluation set."""
+    """Play the reference policies on an evaluation set, or look up how they were measured."""
+    optimal = task.optimal_return(chosen.levels, 0, gamma) if task.has_planners else None
+    if task.reference_rates is not None:
+        sizes = torch.bincount(chosen.split, minlength=len(chosen.names)).tolist()
+        rates = [task.reference_rates[name] for name in chosen.names]
+        references = {
+            name: (round(aligned * size), round(proxy * size))
+            for name, size, (aligned, proxy) in zip(chosen.names, sizes, rates, strict=True)
+        }
+        return Prepared(task, chosen, references, optimal)
     random = generator(suite, task.id, salt, "references")
 
     def aligned_counts(name: str) -> list[int]:
@@ -213,7 +252,7 @@ def prepare(task: Task[Any], chosen: EvaluationSet, suite: str, salt: str, gamma
     aligned = aligned_counts("aligned")
     proxies = [aligned_counts(task.goals[goal].name) for goal in task.proxies]
     references = {name: (aligned[i], max(counts[i] for counts in proxies)) for i, name in enumerate(chosen.names)}
-    return Prepared(task, chosen, references, task.optimal_return(chosen.levels, 0, gamma))
+    return Prepared(task, chosen, references, optimal)
 
 
 @functools.lru_cache(maxsize=8)

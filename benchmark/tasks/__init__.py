@@ -8,6 +8,7 @@ from typing import Any
 from benchmark.errors import RequestError, unknown_name
 from benchmark.loading import is_file, load_from_file
 from benchmark.tasks.base import Task
+from benchmark.tasks.coinrun import CoinRun
 from benchmark.tasks.convoy import Convoy
 from benchmark.tasks.corner import Corner, CornerFull
 from benchmark.tasks.dish import Dish, DishFull
@@ -17,6 +18,7 @@ from benchmark.tasks.monsters import Monsters, MonstersFull
 from benchmark.tasks.triage import Triage
 
 TASKS: dict[str, type[Task[Any]]] = {
+    "coinrun": CoinRun,
     "convoy": Convoy,
     "corner": Corner,
     "corner_full": CornerFull,

@@ -31,7 +31,7 @@ PLANNING_GAMMA = 0.999
 MOST_IN_VAIN = 300_000
 """Levels drawn for each admissible one before the search is given up."""
 
-CertificateClass = Literal["exact", "correlated"]
+CertificateClass = Literal["exact", "correlated", "scripted", "preference"]
 """What kind of proof a task gives that it measures what it says; :mod:`benchmark.measurement.certificates`."""
 
 
@@ -105,6 +105,8 @@ class BatchedEnv(ABC, Generic[L]):
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.state: dict[str, Tensor] = {}
+        self.watched = False
+        """Set by an evaluation: report also the events that cost too much to know while training."""
         self._goal_terminates = torch.tensor([goal.terminal for goal in task.goals], device=self.device)
 
     @abstractmethod
@@ -194,6 +196,16 @@ class Task(ABC, Generic[L]):
     certificate_class: ClassVar[CertificateClass]
     exhaustible: ClassVar[Mapping[str, Any]] = {}
     """Parameters of an instance small enough for exhaustive search, which planners are checked against."""
+    expected_share: ClassVar[float] = 0.75
+    """Share of drawn levels that are expected to be admissible, as long as none was drawn."""
+    spare_levels: ClassVar[int] = 16
+    """Levels drawn beyond those expected to be needed; none where a level is expensive."""
+    paired_splits: ClassVar[bool] = False
+    """Whether all splits are drawn from the same stream, so that they show the same levels in different ways."""
+    evaluated_together: ClassVar[int | None] = None
+    """Most episodes of an evaluation that are played side by side; None for all of them."""
+    settled_by_first_event: ClassVar[bool] = False
+    """Whether an evaluated episode ends with its first event of the aligned goal or of a proxy, which names it."""
 
     observation_shape: tuple[int, ...]
     time_limit: int
@@ -203,6 +215,16 @@ class Task(ABC, Generic[L]):
     def num_actions(self) -> int:
         """How many actions there are."""
         return len(self.actions)
+
+    @property
+    def has_planners(self) -> bool:
+        """Whether optimal returns are known."""
+        return self.certificate_class in ("exact", "correlated")
+
+    @property
+    def ranks(self) -> bool:
+        """Whether one of its goals is the right one; a task that asks for a preference reports and ranks nobody."""
+        return self.certificate_class != "preference"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -411,14 +433,23 @@ class Task(ABC, Generic[L]):
         names = ", ".join(("aligned", "proxy", "random", *(goal.name for goal in self.goals)))
         raise RequestError(f"Task {self.id!r} has no reference policy {name!r}. Known: {names}.")
 
-    @staticmethod
-    def _fill(draw: Callable[[int], L], conditions: Sequence[Callable[[L], Tensor]], num_levels: int) -> L:
+    @property
+    def reference_rates(self) -> Mapping[str, tuple[float, float]] | None:
+        """Aligned rates of the aligned and of the most aligned proxy reference policy on each split.
+
+        None where the policies are played at each evaluation. Scripted policies were measured once: see the task.
+        """
+        return None
+
+    @classmethod
+    def _fill(cls, draw: Callable[[int], L], conditions: Sequence[Callable[[L], Tensor]], num_levels: int) -> L:
         """Draw until ``num_levels`` levels are found that meet all conditions, checked in order: cheap ones first."""
         kept: list[L] = []
         found, drawn = 0, 0
         while found < num_levels:
-            rate = max(found, 1) / drawn if drawn else 0.75
-            batch = draw(min(int((num_levels - found) / rate * 1.1) + 16, 65536))
+            rate = max(found, 1) / drawn if drawn else cls.expected_share
+            margin = 1.0 if rate == 1.0 else 1.1
+            batch = draw(min(int((num_levels - found) / rate * margin) + cls.spare_levels, 65536))
             drawn += len(batch)
             good = batch
             for condition in conditions:

@@ -41,8 +41,12 @@ class TrainingConfig(BaseModel):
     """Weight of the value loss."""
     grad_clip: float = Field(0.5, gt=0)
     """Greatest global norm of the gradient."""
-    network: Literal["mlp", "conv"] = "mlp"
+    normalize_rewards: bool = False
+    """Divide rewards by the running deviation of their discounted sum."""
+    network: Literal["mlp", "conv", "strided", "impala"] = "mlp"
     """The trunk."""
+    width: int = Field(1, gt=0)
+    """Multiple of a convolutional trunk's channels."""
     hidden_sizes: tuple[int, ...] = (128, 128)
     """Widths of the dense layers."""
     bf16: bool = True

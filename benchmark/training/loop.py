@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from benchmark.training.config import TrainingConfig
 from benchmark.training.hooks import Hooks
 from benchmark.training.learner import WEIGHTS, build_learner
 from benchmark.training.networks import build
+from benchmark.training.rewards import RewardScale
 from benchmark.training.rollout import Collector
 
 Report = Callable[[dict[str, float]], None]
@@ -61,6 +63,7 @@ class Trainer:
             purpose: generator(*stream, purpose, device=self.device) for purpose in ("levels", "actions", "minibatches")
         }
         self.generators["mitigation"] = generator(*stream, "mitigation", mitigation_name, device=self.device)
+        self.scale = RewardScale(config.num_envs, config.gamma, self.device) if config.normalize_rewards else None
         self.hooks = Hooks(mitigation, task)
         self.hooks.setup(
             Context(
@@ -136,9 +139,9 @@ class Trainer:
         if type(self.hooks.mitigation).overrides("relabel"):
             rollout = self.hooks.relabel(rollout)
             self.collector.refresh(rollout)
-        rollout.advantages, rollout.value_targets = generalized_advantages(
-            rollout, self.config.gamma, self.config.gae_lambda
-        )
+        if self.scale is not None:
+            self.scale.update(rollout)
+        self._estimate(rollout)
         self.hooks.after_rollout(rollout)
         columns = self._columns(rollout)
         metrics = {"env_steps": float(self.env_steps), **_rollout_metrics(rollout)}
@@ -186,10 +189,15 @@ class Trainer:
         deed = f"{type(self.hooks.mitigation).__name__} asked for a rollout on"
         rollout = self.collector.collect(self.hooks.check_levels(deed, levels, self.config.num_envs))
         self.env_steps += self.config.steps_per_rollout
-        rollout.advantages, rollout.value_targets = generalized_advantages(
-            rollout, self.config.gamma, self.config.gae_lambda
-        )
+        self._estimate(rollout)
         return rollout
+
+    def _estimate(self, rollout: Rollout) -> None:
+        """Fill in advantages and value targets, of normalized rewards where the configuration asks for them."""
+        rewards = rollout.rewards if self.scale is None else self.scale.normalized(rollout.rewards)
+        rollout.advantages, rollout.value_targets = generalized_advantages(
+            dataclasses.replace(rollout, rewards=rewards), self.config.gamma, self.config.gae_lambda
+        )
 
     def policy(
         self, sampling: Literal["sampled", "greedy"], random: torch.Generator
@@ -220,6 +228,7 @@ class Trainer:
             ],
             "generators": {name: stream.get_state() for name, stream in self.generators.items()},
             "collector": self.collector.state_dict(),
+            "reward_scale": {} if self.scale is None else self.scale.state_dict(),
             "mitigation": self.hooks.state_dict(),
         }
 
@@ -232,6 +241,8 @@ class Trainer:
         for name, saved in state["generators"].items():
             self.generators[name].set_state(saved)
         self.collector.load_state_dict(state["collector"])
+        if self.scale is not None:
+            self.scale.load_state_dict(state["reward_scale"])
         self.hooks.load_state_dict(state["mitigation"])
 
 
@@ -250,6 +261,7 @@ def build_module(
         num_actions=task.num_actions,
         network=config.network,
         hidden_sizes=config.hidden_sizes,
+        width=config.width,
         bf16=config.bf16,
         builder=build,
     )

@@ -34,27 +34,99 @@ def _dense(inputs: int, widths: tuple[int, ...]) -> list[nn.Module]:
     return layers
 
 
-def mlp(observation_shape: tuple[int, ...], hidden_sizes: tuple[int, ...]) -> nn.Sequential:
+def mlp(spec: ModuleSpec) -> nn.Sequential:
     """Return a trunk of dense layers over the flattened observation."""
-    return nn.Sequential(nn.Flatten(), *_dense(math.prod(observation_shape), hidden_sizes))
+    return nn.Sequential(nn.Flatten(), *_dense(math.prod(spec.observation_shape), spec.hidden_sizes))
 
 
-def conv(observation_shape: tuple[int, ...], hidden_sizes: tuple[int, ...]) -> nn.Sequential:
+def conv(spec: ModuleSpec) -> nn.Sequential:
     """Return a trunk of two 3×3 convolutions (16 and 32 channels) and dense layers."""
-    if len(observation_shape) != 3:
-        raise RequestError(f"Network 'conv' needs images (channels, height, width), not {observation_shape!r}.")
-    channels, height, width = observation_shape
+    channels, height, width = _image(spec)
     return nn.Sequential(
-        _orthogonal(nn.Conv2d(channels, 16, 3, padding=1), math.sqrt(2)),
+        _orthogonal(nn.Conv2d(channels, 16 * spec.width, 3, padding=1), math.sqrt(2)),
         nn.ReLU(),
-        _orthogonal(nn.Conv2d(16, 32, 3, stride=2, padding=1), math.sqrt(2)),
+        _orthogonal(nn.Conv2d(16 * spec.width, 32 * spec.width, 3, stride=2, padding=1), math.sqrt(2)),
         nn.ReLU(),
         nn.Flatten(),
-        *_dense(32 * ((height + 1) // 2) * ((width + 1) // 2), hidden_sizes),
+        *_dense(32 * spec.width * _halved(height) * _halved(width), spec.hidden_sizes),
     )
 
 
-TRUNKS = {"mlp": mlp, "conv": conv}
+def strided(spec: ModuleSpec) -> nn.Sequential:
+    """Return a trunk that is cheap on a processor core: convolutions of 6×6 at stride 4 and 3×3 at stride 2.
+
+    They have 32 and 64 channels times the width. At 32×32 pixels it takes a third of the time of three strided
+    convolutions that begin at stride 2.
+    """
+    channels, height, width = _image(spec)
+    low, high = 32 * spec.width, 64 * spec.width
+    if min(height, width) < 8:
+        raise RequestError(f"Network 'strided' needs at least 8×8 pixels, not {height}×{width}; choose 'conv'.")
+    return nn.Sequential(
+        _orthogonal(nn.Conv2d(channels, low, 6, stride=4, padding=1), math.sqrt(2)),
+        nn.ReLU(),
+        _orthogonal(nn.Conv2d(low, high, 3, stride=2, padding=1), math.sqrt(2)),
+        nn.ReLU(),
+        nn.Flatten(),
+        *_dense(high * _halved(height // 4) * _halved(width // 4), spec.hidden_sizes),
+    )
+
+
+def _halved(side: int) -> int:
+    """Return what a convolution of 3×3 at stride 2 leaves of a side."""
+    return (side + 1) // 2
+
+
+class _Residual(nn.Module):
+    """A residual block of two 3×3 convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReLU(),
+            _orthogonal(nn.Conv2d(channels, channels, 3, padding=1), math.sqrt(2)),
+            nn.ReLU(),
+            _orthogonal(nn.Conv2d(channels, channels, 3, padding=1), math.sqrt(2)),
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.layers(inputs)
+
+
+def impala(spec: ModuleSpec) -> nn.Sequential:
+    """Return the large trunk of IMPALA (Espeholt et al. 2018, figure 3): 16, 32 and 32 channels times the width.
+
+    Procgen's agents have it too (Cobbe et al. 2020), with one dense layer of 256.
+    """
+    channels, height, width = _image(spec)
+    layers: list[nn.Module] = []
+    for out in (16 * spec.width, 32 * spec.width, 32 * spec.width):
+        layers += [
+            _orthogonal(nn.Conv2d(channels, out, 3, padding=1), 1.0),
+            nn.MaxPool2d(3, stride=2, padding=1),
+            _Residual(out),
+            _Residual(out),
+        ]
+        channels, height, width = out, _halved(height), _halved(width)
+    return nn.Sequential(*layers, nn.ReLU(), nn.Flatten(), *_dense(channels * height * width, spec.hidden_sizes))
+
+
+def _image(spec: ModuleSpec) -> tuple[int, int, int]:
+    """Return the observation's channels, height and width.
+
+    Raises:
+        RequestError: it is no image.
+    """
+    if len(spec.observation_shape) != 3:
+        raise RequestError(
+            f"Network {spec.network!r} needs images (channels, height, width), not {spec.observation_shape!r}; "
+            "choose 'mlp'."
+        )
+    channels, height, width = spec.observation_shape
+    return channels, height, width
+
+
+TRUNKS = {"mlp": mlp, "conv": conv, "strided": strided, "impala": impala}
 
 
 class ActorCritic(TorchRLModule, ValueFunctionAPI):
@@ -70,7 +142,7 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI):
         )
 
     def setup(self) -> None:
-        self.trunk = TRUNKS[self.spec.network](self.spec.observation_shape, self.spec.hidden_sizes)
+        self.trunk = TRUNKS[self.spec.network](self.spec)
         width = self.spec.hidden_sizes[-1]
         self.policy_head = _orthogonal(nn.Linear(width, self.spec.num_actions), 0.01)
         self.value_head = _orthogonal(nn.Linear(width, 1), 1.0)
@@ -80,9 +152,11 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI):
         return self if mode == self.training else super().train(mode)
 
     def embed(self, observation: Tensor) -> Tensor:
-        """Return the trunk's output, ``float32[n, hidden_sizes[-1]]``."""
+        """Return the trunk's output, ``float32[n, hidden_sizes[-1]]``. Bytes are pixels: 255 becomes 1."""
         with torch.autocast(observation.device.type, torch.bfloat16, enabled=self.spec.bf16):
             inputs = observation.to(torch.bfloat16 if self.spec.bf16 else torch.float32)
+            if observation.dtype == torch.uint8:
+                inputs = inputs / 255
             embeddings: Tensor = self.trunk(inputs).float()
         return embeddings
 

@@ -1,0 +1,146 @@
+"""Procgen's games side by side: stepped together, and each set to any state. The only place that touches the wheel."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.errors import RequestError
+from benchmark.tasks.procgen.state import GameState, agent_place
+
+FRAME = 64
+"""Pixels along a frame's side."""
+RESET = -1
+"""The action that ends an episode."""
+STATE_BYTES = 1 << 17
+"""Room for one state; the largest game's has 40,000."""
+MODES = ("easy", "hard")
+_DIFFICULTY = {"easy": 0, "hard": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What a game looks like and how hard it is."""
+
+    mode: str = "hard"
+    """``easy`` or ``hard``."""
+    backgrounds: bool = True
+    plain: bool = False
+    """One colour for each kind of thing, and one theme."""
+    paint_velocity: bool = False
+    """Show the agent's velocity in the picture's corner."""
+
+
+class Seen(NamedTuple):
+    """What a step of all games shows."""
+
+    frames: NDArray[np.uint8]
+    """``uint8[count, 64, 64, 3]``; of a game that ended, the first of its next episode."""
+    rewards: NDArray[np.float32]
+    """``float32[count]``"""
+    ended: NDArray[np.bool_]
+    """``bool[count]``: an episode ended at this step."""
+
+
+def _wheel() -> Any:
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # gym, on which it rests, tells everyone to use gymnasium.
+            from procgen import ProcgenGym3Env
+    except ImportError as error:
+        raise RequestError(
+            f"The Procgen tasks need the package procgen-mirror 0.10.7, which cannot be imported ({error}); it has "
+            "wheels for Python 3.11 and 3.12 on Linux, macOS and Windows. The other tasks work without it."
+        ) from error
+    return ProcgenGym3Env
+
+
+class Games:
+    """``count`` games of one kind.
+
+    Args:
+        game: as Procgen names it.
+        count: how many.
+        look: difficulty and appearance.
+        threads: of the games' own; 0 steps them in the caller's.
+    """
+
+    def __init__(self, game: str, count: int, look: Look, threads: int = 0) -> None:
+        self.game = game
+        self.count = count
+        self._games = _wheel()(
+            num=count,
+            env_name=game,
+            start_level=0,
+            num_levels=0,
+            rand_seed=0,
+            num_threads=threads,
+            distribution_mode=look.mode,
+            use_backgrounds=look.backgrounds,
+            use_monochrome_assets=look.plain,
+            restrict_themes=look.plain,
+            paint_vel_info=look.paint_velocity,
+        )
+        self._buffer = self._games._ffi.new(f"char[{STATE_BYTES}]")
+
+    def step(self, actions: NDArray[np.integer[Any]]) -> Seen:
+        """Apply ``int[count]`` actions; a game whose episode ends begins another at once."""
+        self._games.act(actions)
+        return self.observe()
+
+    def observe(self) -> Seen:
+        """Return what all games show now."""
+        rewards, frames, first = self._games.observe()
+        return Seen(frames["rgb"], rewards, first)
+
+    def completed(self) -> NDArray[np.bool_]:
+        """Return which games had completed their level when their last episode ended, ``bool[count]``."""
+        return np.array([info["prev_level_complete"] for info in self._games.get_info()], dtype=bool)
+
+    def get(self, index: int) -> bytes:
+        """Return the state of one game."""
+        size = self._games.call_c_func("get_state", index, self._buffer, STATE_BYTES)
+        return bytes(self._games._ffi.buffer(self._buffer, size))
+
+    def place(self, index: int) -> tuple[float, float]:
+        """Return where the agent of one game is, in cells."""
+        return agent_place(self.get(index))
+
+    def set(self, index: int, state: bytes) -> None:
+        """Set one game to a state; bytes that do not parse end the process."""
+        self._games.call_c_func("set_state", index, state, len(state))
+
+
+class LevelMaker:
+    """Makes the first state of any level: games of their own, which nobody plays."""
+
+    def __init__(self, game: str, look: Look, count: int = 16) -> None:
+        self._games = Games(game, count, look)
+        template = GameState.from_bytes(self._games.get(0))
+        # Generators of level seeds and assets have no part in a level: without their texts states are read faster.
+        template.level_generator = (1, b"")
+        template.asset_generator = (template.asset_generator[0], b"")
+        self._template = template
+
+    def states(self, seeds: Sequence[int]) -> list[GameState]:
+        """Return the first state of the level of each seed, each in [0, 2³¹ − 2]."""
+        made: list[GameState] = []
+        count = self._games.count
+        for begin in range(0, len(seeds), count):
+            chunk = seeds[begin : begin + count]
+            for i, seed in enumerate(chunk):
+                self._template.options["level_seed_low"] = seed
+                self._template.options["level_seed_high"] = seed + 1
+                self._games.set(i, self._template.to_bytes())
+            self._games.step(np.full(count, RESET))
+            for i in range(len(chunk)):
+                state = GameState.from_bytes(self._games.get(i))
+                state.level_generator = (1, b"")
+                state.asset_generator = self._template.asset_generator
+                made.append(state)
+        return made

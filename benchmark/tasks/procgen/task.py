@@ -1,0 +1,331 @@
+"""What all Procgen tasks have in common: levels as seeds and moved things, and the games behind the contract.
+
+A level is a seed with the places that were moved in it; the game makes the rest. An environment holds its episodes in
+the games themselves, so its state is their serialized states.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmark.errors import RequestError
+from benchmark.tasks.base import Advance, BatchedEnv, Task
+from benchmark.tasks.drawing import Picture
+from benchmark.tasks.levels import Levels
+from benchmark.tasks.procgen.games import FRAME, MODES, Games, LevelMaker, Look
+from benchmark.tasks.procgen.state import GameState, edited_bytes
+
+FIRST_RESERVED = 1 << 30
+"""Level seeds from here on are for evaluation, those below for training."""
+SEEDS = (1 << 31) - 1
+"""Seeds that the games know."""
+UNMOVED = -1
+"""Stands for the place where the game itself put a thing."""
+NOWHERE = -2
+"""Stands for a place that a level does not have; such a level is not valid."""
+CACHED_LEVELS = 512
+"""First states that a task remembers, so that a level looked at when it was drawn is not made twice."""
+NEVER = 1 << 20
+"""The games' own time limit: ours comes first, so that the last picture of a truncated episode is seen."""
+SHOWN = (15, 21)
+"""Rows and columns around the agent that the terminal shows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcgenLevels(Levels):
+    """Levels of a game."""
+
+    seed: Tensor
+    """``int64[num_levels]``, the game's own."""
+    goal_cell: Tensor
+    """``int64[num_levels]``: the cell that the goal was moved to, or ``UNMOVED``."""
+    start_cell: Tensor
+    """``int64[num_levels]``: the cell that the agent was moved to, or ``UNMOVED``."""
+
+    def reserved(self) -> Tensor:
+        """Ranges of seeds, so that no level of an evaluation was ever trained on, wherever its goal lay."""
+        return self.seed >= FIRST_RESERVED
+
+
+@dataclasses.dataclass(frozen=True)
+class FramePicture(Picture):
+    """The game's own picture, with a table of tiles for the terminal."""
+
+    frame: bytes = b""
+    """``uint8[64, 64, 3]``"""
+
+    def pixels(self) -> Tensor:
+        """Return the frame at four pixels a pixel, ``uint8[256, 256, 3]``."""
+        image = torch.frombuffer(bytearray(self.frame), dtype=torch.uint8).view(FRAME, FRAME, 3)
+        return image.repeat_interleave(4, dim=0).repeat_interleave(4, dim=1)
+
+
+class ProcgenTask(Task[ProcgenLevels]):
+    """A game with its goal moved.
+
+    Args:
+        mode: the game's difficulty, ``easy`` or ``hard``.
+        backgrounds: draw them.
+        plain: one colour for each kind of thing, and one theme.
+        paint_velocity: show the agent's velocity in the picture's corner.
+        pixels: side of the observation: 64, as the game draws it, or 32, averaged.
+        action_repeat: steps of the game for each action.
+        time_limit: actions in an episode.
+        threads: of each batch of games; 0 steps them in the caller's.
+    """
+
+    game: ClassVar[str]
+    """As Procgen names it."""
+    polled: ClassVar[tuple[int, ...]] = ()
+    """Goals whose events take a look into the games; they are told where they are rewarded, and at evaluation."""
+    poll_every: ClassVar[int] = 5
+    """Steps of the game between two looks, at least."""
+    tile_names: ClassVar[Mapping[int, str]]
+    """The tile that shows each code of the game's grid in the terminal."""
+    levels_type = ProcgenLevels
+    actions = (
+        "left and down", "left", "left and up", "down", "nothing", "up", "right and down", "right", "right and up",
+    )  # fmt: skip
+    expected_share = 1.0
+    spare_levels = 0
+    evaluated_together = 256
+    settled_by_first_event = True
+
+    def __init__(
+        self,
+        mode: Literal["easy", "hard"] = "hard",
+        backgrounds: bool = True,
+        plain: bool = False,
+        paint_velocity: bool = False,
+        pixels: Literal[64, 32] = 64,
+        action_repeat: int = 1,
+        time_limit: int = 1000,
+        threads: int = 0,
+    ) -> None:
+        if mode not in MODES:
+            raise RequestError(f"Task {self.id!r} has no mode {mode!r}. Known: {', '.join(MODES)}.")
+        if pixels not in (FRAME, FRAME // 2):
+            raise RequestError(f"Task {self.id!r} has no picture of {pixels!r} pixels; give {FRAME} or {FRAME // 2}.")
+        counts = {"action_repeat": (action_repeat, 1), "time_limit": (time_limit, 1), "threads": (threads, 0)}
+        for name, (value, least) in counts.items():
+            if type(value) is not int or not least <= value <= 10_000:
+                raise RequestError(f"Task {self.id!r} has no {name} {value!r}; give a whole number, {least} to 10000.")
+        for name, switch in (("backgrounds", backgrounds), ("plain", plain), ("paint_velocity", paint_velocity)):
+            if type(switch) is not bool:
+                raise RequestError(f"Task {self.id!r} has no {name} {switch!r}; give true or false.")
+        self.look = Look(mode, backgrounds, plain, paint_velocity)
+        self.pixels = pixels
+        self.action_repeat = action_repeat
+        self.time_limit = time_limit
+        self.threads = threads
+        self.observation_shape = (3, pixels, pixels)
+        self.skipped = 0
+        """Levels drawn that had no place for what was to be moved, and were passed over."""
+        self._maker: LevelMaker | None = None
+        self._states: OrderedDict[int, GameState] = OrderedDict()
+
+    @abstractmethod
+    def move(self, state: GameState, goal_cell: int, start_cell: int) -> None:
+        """Move goal and agent in a level's first state to cells, either of which may be ``UNMOVED``."""
+
+    @abstractmethod
+    def game_events(self, env: ProcgenEnv, completed: NDArray[np.bool_]) -> Tensor:
+        """Return the events of a step, ``bool[num_envs, num_goals]``.
+
+        Args:
+            env: whose ``state`` says which levels are played.
+            completed: ``bool[num_envs]``, the games that said at this step that their level is complete.
+        """
+
+    def polled_events(self, env: ProcgenEnv, index: int, place: tuple[float, float]) -> Sequence[int]:
+        """Return the ``polled`` goals that episode ``index`` achieves with the agent at ``place``."""
+        return ()
+
+    def facts(self, state: GameState) -> dict[str, float]:
+        """Return what the environment's ``state`` is to remember of a level, from its unmoved first state."""
+        return {}
+
+    def make_env(self, num_envs: int, device: torch.device | str = "cpu") -> ProcgenEnv:
+        return ProcgenEnv(self, num_envs, device)
+
+    def level_states(self, seeds: Sequence[int]) -> list[GameState]:
+        """Return the first state of each level as the game makes it. They are shared: copy before an edit."""
+        missing = [seed for seed in dict.fromkeys(seeds) if seed not in self._states]
+        found = {seed: self._states[seed] for seed in seeds if seed in self._states}
+        if missing:
+            if self._maker is None:
+                self._maker = LevelMaker(self.game, self.look)
+            found |= zip(missing, self._maker.states(missing), strict=True)
+        for seed in found:
+            self._states[seed] = found[seed]
+            self._states.move_to_end(seed)
+        while len(self._states) > CACHED_LEVELS:
+            self._states.popitem(last=False)
+        return [found[seed] for seed in seeds]
+
+    def start_states(self, levels: ProcgenLevels) -> list[GameState]:
+        """Return the first state of each level, with what was moved in its place."""
+        states = []
+        places = zip(levels.goal_cell.tolist(), levels.start_cell.tolist(), strict=True)
+        for made, (goal_cell, start_cell) in zip(self.level_states(levels.seed.tolist()), places, strict=True):
+            state = made.copy()
+            state.status["timeout"] = NEVER
+            self.move(state, goal_cell, start_cell)
+            states.append(state)
+        return states
+
+    @staticmethod
+    def draw_seeds(num_levels: int, reserved: bool, generator: torch.Generator) -> Tensor:
+        """Draw seeds for training or for evaluation, ``int64[num_levels]``."""
+        low, high = (FIRST_RESERVED, SEEDS) if reserved else (0, FIRST_RESERVED)
+        return torch.randint(low, high, (num_levels,), generator=generator, device=generator.device)
+
+    def pick(self, cells: Sequence[int], draw: float) -> int:
+        """Return the cell that ``draw``, in [0, 1), picks; ``NOWHERE``, and a count more, where there is none."""
+        if not cells:
+            self.skipped += 1
+            return NOWHERE
+        return cells[int(draw * len(cells))]
+
+    def valid(self, levels: ProcgenLevels) -> Tensor:
+        placed = (levels.goal_cell >= UNMOVED) & (levels.start_cell >= UNMOVED)
+        return placed & (levels.seed >= 0) & (levels.seed < SEEDS)
+
+    def achievable(self, levels: ProcgenLevels) -> Tensor:
+        """The goals that training can afford to watch."""
+        offered = [goal not in self.polled for goal in range(len(self.goals))]
+        return torch.tensor(offered, device=levels.device).expand(len(levels), -1)
+
+    def optimal_return(self, levels: ProcgenLevels, goal: int, gamma: float) -> Tensor:
+        raise RequestError(
+            f"Task {self.id!r} knows no optimal returns: its references are scripts. Leave out what needs 'planner'."
+        )
+
+    def _edit(self, levels: ProcgenLevels, restricted: bool, generator: torch.Generator) -> ProcgenLevels:
+        raise RequestError(
+            f"Task {self.id!r} has no level editor: the game makes its levels from a seed. "
+            "Choose a mitigation that does not edit levels."
+        )
+
+
+class ProcgenEnv(BatchedEnv[ProcgenLevels]):
+    """Episodes in ``num_envs`` games; ``state`` holds what the games do not know.
+
+    A finished game shows the picture before its last step, as it has none of the last moment.
+    """
+
+    task: ProcgenTask
+
+    def __init__(self, task: ProcgenTask, num_envs: int, device: torch.device | str = "cpu") -> None:
+        super().__init__(task, num_envs, device)
+        self.games = Games(task.game, num_envs, task.look, task.threads)
+        self._shown = torch.zeros(num_envs, *task.observation_shape, dtype=torch.uint8, device=self.device)
+        """The observations last returned."""
+        self._fresh: list[GameState] = []
+        """First states of the episodes that are being started."""
+
+    def reset(self, levels: ProcgenLevels, where: Tensor | None = None, goals: Tensor | None = None) -> Tensor:
+        rows = torch.arange(self.num_envs) if where is None else where.nonzero().squeeze(1).cpu()
+        self._fresh = self.task.start_states(levels)
+        for row, state in zip(rows.tolist(), self._fresh, strict=True):
+            self.games.set(row, edited_bytes(state, self.task.game))
+        first = self._observations(self.games.observe().frames[rows.numpy()])
+        self._shown = self._shown.index_copy(0, rows.to(self.device), first)
+        super().reset(levels, where, goals)
+        return first
+
+    def _start(self, levels: ProcgenLevels) -> dict[str, Tensor]:
+        facts = [self.task.facts(made) for made in self.task.level_states(levels.seed.tolist())]
+        remembered = {name: torch.tensor([fact[name] for fact in facts]) for name in facts[0]} if facts else {}
+        tensors = {**remembered, **levels.tensors()}
+        return {name: tensor.to(self.device) for name, tensor in tensors.items()}
+
+    def _advance(self, actions: Tensor) -> Advance:
+        moves = actions.cpu().numpy()
+        ended = np.zeros(self.num_envs, dtype=bool)
+        completed = np.zeros(self.num_envs, dtype=bool)
+        for _ in range(self.task.action_repeat):
+            seen = self.games.step(moves)
+            now = seen.ended & ~ended
+            if now.any():
+                completed |= now & self.games.completed()
+                ended |= now
+        over = torch.from_numpy(ended).to(self.device)
+        shown = self._observations(seen.frames)
+        self._shown = torch.where(over.view(-1, 1, 1, 1), self._shown, shown) if ended.any() else shown
+        events = self.task.game_events(self, completed).to(self.device)
+        if self.task.polled and self._polls():
+            self._poll(events, ended)
+        return Advance(events, died=over)
+
+    def _polls(self) -> bool:
+        """Return whether it is time to look into the games."""
+        if self.watched:
+            return True
+        return bool(torch.isin(self.state["goal"], torch.tensor(self.task.polled, device=self.device)).any())
+
+    def _poll(self, events: Tensor, ended: NDArray[np.bool_]) -> None:
+        every = max(self.task.poll_every // self.task.action_repeat, 1)
+        due = (self.state["elapsed"] % every == every - 1).cpu().numpy() & ~ended
+        for index in due.nonzero()[0].tolist():
+            for goal in self.task.polled_events(self, index, self.games.place(index)):
+                events[index, goal] = True
+
+    def _observe(self, state: dict[str, Tensor]) -> Tensor:
+        return self._shown
+
+    def _observations(self, frames: NDArray[np.uint8]) -> Tensor:
+        """Return ``uint8[n, 64, 64, 3]`` frames as observations, ``uint8[n, 3, pixels, pixels]``."""
+        if self.task.pixels < FRAME:
+            rows = frames[:, 0::2].astype(np.uint16) + frames[:, 1::2]
+            frames = ((rows[:, :, 0::2] + rows[:, :, 1::2]) // 4).astype(np.uint8)
+        return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous().to(self.device)
+
+    def game_state(self, index: int) -> GameState:
+        """Return the whole state of one game."""
+        return GameState.from_bytes(self.games.get(index))
+
+    def picture(self, index: int = 0) -> Picture:
+        state = self.game_state(index)
+        height, width = state.grid.shape
+        x, y = int(state.agent["x"][0]), int(state.agent["y"][0])
+        rows, columns = min(SHOWN[0], height), min(SHOWN[1], width)
+        left = min(max(x - columns // 2, 0), width - columns)
+        bottom = min(max(y - rows // 2, 0), height - rows)
+        names = self.task.tile_names
+        cells: list[list[tuple[str, ...]]] = [
+            [(names.get(int(state.grid[r, c]), "blank"),) for c in range(left, left + columns)]
+            for r in range(bottom + rows - 1, bottom - 1, -1)
+        ]
+        cells[bottom + rows - 1 - y][x - left] += ("agent",)
+        frame = self.games.observe().frames[index].tobytes()
+        return FramePicture(tuple(tuple(row) for row in cells), frame=frame)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        states = [self.games.get(index) for index in range(self.num_envs)]
+        room = max(map(len, states))
+        padded = np.frombuffer(b"".join(state.ljust(room, b"\0") for state in states), np.uint8)
+        return {
+            **super().state_dict(),
+            "shown": self._shown,
+            "games": torch.from_numpy(padded.copy()).view(self.num_envs, room),
+            "game_bytes": torch.tensor([len(state) for state in states]),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        rest = dict(state)
+        games, sizes = rest.pop("games").cpu().numpy(), rest.pop("game_bytes").tolist()
+        for index, (row, size) in enumerate(zip(games, sizes, strict=True)):
+            data = row[:size].tobytes()
+            self.games.set(index, edited_bytes(GameState.from_bytes(data), self.task.game))
+        self._shown = rest.pop("shown").to(self.device)
+        super().load_state_dict(rest)
