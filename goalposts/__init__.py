@@ -68,6 +68,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 """Where a public name lives, if not in the plugin contract."""
 
 ENVIRONMENTS = {
+    "coinrun": "CoinRun-v1",
     "convoy": "Convoy-v1",
     "corner": "Corner-v1",
     "corner_full": "CornerFull-v1",

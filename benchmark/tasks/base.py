@@ -194,8 +194,15 @@ class Task(ABC, Generic[L]):
     actions: ClassVar[tuple[str, ...]]
     """The names of the actions, in the order of their numbers."""
     certificate_class: ClassVar[CertificateClass]
-    exhaustible: ClassVar[Mapping[str, Any]] = {}
-    """Parameters of an instance small enough for exhaustive search, which planners are checked against."""
+    exhaustible: ClassVar[Mapping[str, Any] | None] = {}
+    """Parameters of an instance small enough for exhaustive search, which planners are checked against.
+
+    None where an environment is too heavy to be copied for every state; the task's tests then search in another way.
+    """
+    has_editor: ClassVar[bool] = True
+    """Whether levels can be edited, for curricula."""
+    within_reach: ClassVar[tuple[str, ...]] = ()
+    """Shifts whose goal lies so near the start that walking at random finds it often."""
     expected_share: ClassVar[float] = 0.75
     """Share of drawn levels that are expected to be admissible, as long as none was drawn."""
     spare_levels: ClassVar[int] = 16

@@ -77,6 +77,7 @@ class CoinRun(ProcgenTask):
     shifts = (GROUND, BEHIND_AGENT)
     polled = (1, 2, 3)
     paired_splits = True
+    within_reach = (BEHIND_AGENT,)
     certificate_class = "scripted"
     tile_names = {COIN: "coin", WALL: "wall", WALL_TOP: "wall", LAVA: "lava", LAVA_TOP: "lava"}  # noqa: RUF012
 
@@ -235,7 +236,8 @@ def ground(state: GameState) -> list[int]:
     blocking = np.isin(state.entities["type"], (*SAWS, CRATE))
     for x, y in zip(state.entities["x"][blocking], state.entities["y"][blocking], strict=True):
         free &= ~((np.abs(columns + 0.5 - x) < 1.0) & (np.abs(rows + 0.5 - y) < 1.5))
-    return (rows[free] * WIDTH + columns[free]).tolist()
+    cells: list[int] = (rows[free] * WIDTH + columns[free]).tolist()
+    return cells
 
 
 def behind_places(state: GameState) -> list[tuple[int, int]]:

@@ -157,7 +157,7 @@ class MazeTask(ProcgenTask):
         to_aligned = from_start.gather(1, targets[:, :1])
         proxies = targets[:, list(self.proxies)]
         to_proxy, between = from_start.gather(1, proxies), from_aligned.gather(1, proxies)
-        in_time = (to_aligned <= self.time_limit) & (to_proxy <= self.time_limit) & (between > 0)
+        in_time = (to_aligned <= self.time_limit) & (to_proxy <= self.time_limit)
         apart = (to_proxy + between > to_aligned) & (to_aligned + between > to_proxy)
         return (in_time & apart).all(dim=1)
 

@@ -90,7 +90,8 @@ class _Residual(nn.Module):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return inputs + self.layers(inputs)
+        outputs: Tensor = inputs + self.layers(inputs)
+        return outputs
 
 
 def impala(spec: ModuleSpec) -> nn.Sequential:

@@ -252,7 +252,7 @@ def test_valid_refuses_each_flaw(task: HeistSprites) -> None:
     assert refused(goal_cell=start)
     for which in (0, 1):
         assert refused(goal_cell=locks[:, which])
-    assert refused(lock_cells=a_wall.unsqueeze(1).expand(-1, 2))
+    assert refused(lock_cells=torch.stack([locks[:, 0], a_wall], dim=1))
     assert refused(lock_cells=locks[:, :1].expand(-1, 2))
     red_lock = task.targets(levels, walls)[:, RED_GOAL]
     assert refused(start_cell=red_lock)

@@ -15,7 +15,7 @@ from benchmark.tasks.base import ALIGNED, BENIGN_SHIFT, IN_DISTRIBUTION, LOST, P
 from benchmark.tasks.maze_corner import CHEESE, LEAST_SIZE, WALL, MazeCorner
 from benchmark.tasks.procgen.task import FIRST_RESERVED, NOWHERE, UNMOVED, ProcgenLevels
 from tests.grids import shortest_paths
-from tests.mazes import check_planners, check_walk
+from tests.mazes import OVER, check_planners, check_walk, tried_moves
 
 ANYWHERE = MazeCorner.shifts[0]
 COUNT = 100
@@ -117,6 +117,18 @@ def test_agent_and_events_are_those_of_the_game(mode: Any) -> None:
     check_walk(task, levels[task.valid(levels)], 60, random())
 
 
+def test_actions_do_what_their_names_say(task: MazeCorner) -> None:
+    """Or nothing, where a wall is; a diagonal goes sideways."""
+    ways = {"left": -1, "right": 1, "up": task.side, "down": -task.side, "nothing": 0}
+    moved = set()
+    for cell, after in tried_moves(task, small_levels(task, 7, 1)).items():
+        for name, landing in zip(task.actions, after, strict=True):
+            assert landing in (cell, cell + ways[name.split(" and ")[0]], OVER)
+            if landing != cell:
+                moved.add(name)
+    assert moved == {*task.actions} - {"nothing"}
+
+
 def small_levels(task: MazeCorner, size: int, count: int) -> ProcgenLevels:
     """Return levels of one size, cheese and agent anywhere."""
     levels = task._draw(300, True, random(size))
@@ -172,9 +184,9 @@ def test_cheese_ends_the_game_whatever_is_rewarded(task: MazeCorner) -> None:
 
 
 def test_distinguishing_is_what_enumerating_shortest_paths_says() -> None:
-    task = MazeCorner(mode="easy", time_limit=20)
-    levels = task._draw(300, True, random())
-    levels = levels[task.valid(levels)]
+    task = MazeCorner(mode="easy")
+    levels = task.sample_levels(300, 1.0, random())
+    task.time_limit = 20
     found = task.distinguishing(levels).tolist()
     walls, start = task.mazes(levels)
     targets = task.targets(levels, walls)[:, :2]

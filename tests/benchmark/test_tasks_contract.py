@@ -22,7 +22,7 @@ from benchmark.tasks import TASKS, make_task
 from benchmark.tasks.base import BENIGN_SHIFT, IN_DISTRIBUTION, Advance, BatchedEnv, Task
 from benchmark.tasks.drawing import TILE_PIXELS
 from benchmark.tasks.levels import Levels
-from tests.small import parameters
+from tests.small import TENSOR_TASKS, parameters
 
 EPISODES = 1000
 GAMMA = 0.99
@@ -37,12 +37,12 @@ def each(names: Iterable[str]) -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in sorted(names)]
 
 
-@pytest.fixture(params=each(TASKS))
+@pytest.fixture(params=each(TENSOR_TASKS))
 def task(request: pytest.FixtureRequest) -> Task[Any]:
     return small_task(request.param)
 
 
-@pytest.fixture(params=each(name for name, task in TASKS.items() if task.certificate_class == "exact"))
+@pytest.fixture(params=each(name for name in TENSOR_TASKS if TASKS[name].certificate_class == "exact"))
 def exact_task(request: pytest.FixtureRequest) -> Task[Any]:
     """A task whose goals earn exactly the same in distribution, and every optimal action of which is known."""
     return small_task(request.param)

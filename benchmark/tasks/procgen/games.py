@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -50,7 +51,9 @@ class Seen(NamedTuple):
 
 def _wheel() -> Any:
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # gym, on which it rests, tells everyone to use gymnasium.
+        # gym, on which it rests, tells everyone to use gymnasium; and it leaves a file open.
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             from procgen import ProcgenGym3Env
     except ImportError as error:
         raise RequestError(

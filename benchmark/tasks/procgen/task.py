@@ -10,7 +10,7 @@ import dataclasses
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -99,6 +99,8 @@ class ProcgenTask(Task[ProcgenLevels]):
     spare_levels = 0
     evaluated_together = 256
     settled_by_first_event = True
+    exhaustible = None
+    has_editor = False
 
     def __init__(
         self,

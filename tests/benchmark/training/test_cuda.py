@@ -10,18 +10,18 @@ import torch
 from benchmark.measurement.evaluation import evaluation_set, play, prepare
 from benchmark.plugins import load_plugin, registered
 from benchmark.randomness import generator
-from benchmark.tasks import TASKS, make_task
+from benchmark.tasks import make_task
 from benchmark.training import checkpoint
 from benchmark.training.config import TrainingConfig
 from benchmark.training.loop import Trainer
-from tests.small import parameters
+from tests.small import TENSOR_TASKS, parameters
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
 
 TINY = TrainingConfig(env_steps=4096, num_envs=32, num_steps=32, minibatch_size=256, hidden_sizes=(16,))
 
 
-@pytest.mark.parametrize("task_id", TASKS)
+@pytest.mark.parametrize("task_id", TENSOR_TASKS)
 @pytest.mark.parametrize("name", registered())
 def test_a_cell_trains_resumes_and_is_evaluated_on_cuda(task_id: str, name: str, tmp_path: Path) -> None:
     task = make_task(task_id, **parameters(task_id))

@@ -1,0 +1,76 @@
+"""Games side by side: levels chosen by seed, and the same from any state, process and number of threads."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmark.errors import RequestError
+from benchmark.tasks.procgen import games as module
+from benchmark.tasks.procgen.games import Games, LevelMaker, Look
+
+EASY = Look("easy", backgrounds=False, plain=True)
+SEEDS = [0, 5, 123_456, (1 << 31) - 2]
+
+
+@pytest.mark.parametrize("game", ["coinrun", "maze", "heist"])
+def test_a_level_depends_on_its_seed_alone(game: str) -> None:
+    one = LevelMaker(game, EASY, count=2).states(SEEDS)
+    other = LevelMaker(game, EASY, count=4)
+    other.states([99, 98, 97])
+    again = other.states(SEEDS[::-1])[::-1]
+    assert [state.to_bytes() for state in one] == [state.to_bytes() for state in again]
+    assert [int(state.status["level_seed"][0]) for state in one] == SEEDS
+    assert len({state.grid.tobytes() + state.entities.tobytes() for state in one}) == len(SEEDS)
+
+
+def test_a_state_goes_on_alike_in_games_of_another_past() -> None:
+    state = LevelMaker("coinrun", EASY).states([11])[0].to_bytes()
+    fresh, used = Games("coinrun", 1, EASY), Games("coinrun", 3, EASY)
+    random = np.random.default_rng(1)
+    for _ in range(50):
+        used.step(random.integers(0, 9, 3))
+    fresh.set(0, state)
+    used.set(2, state)
+    assert np.array_equal(fresh.observe().frames[0], used.observe().frames[2])
+    for _ in range(200):
+        actions = random.integers(0, 9, 3)
+        one, other = fresh.step(actions[2:]), used.step(actions)
+        assert np.array_equal(one.frames[0], other.frames[2])
+        assert (one.rewards[0], one.ended[0]) == (other.rewards[2], other.ended[2])
+
+
+PROGRAM = """
+import hashlib, sys
+import torch
+from benchmark.tasks.coinrun import CoinRun
+task = CoinRun("easy", threads=int(sys.argv[1]), time_limit=40)
+levels = task.sample_levels(8, 0.5, torch.Generator().manual_seed(3))
+env = task.make_env(8)
+env.watched = True
+seen = [env.reset(levels)]
+random = torch.Generator().manual_seed(4)
+for _ in range(40):
+    step = env.step(torch.randint(9, (8,), generator=random))
+    seen += [step.observation, step.events, step.terminated]
+print(hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in seen)).hexdigest())
+"""
+
+
+def test_equal_seeds_show_the_same_across_processes_and_threads() -> None:
+    digests = {
+        subprocess.run([sys.executable, "-c", PROGRAM, threads], capture_output=True, text=True, check=True).stdout
+        for threads in ("0", "1", "3")
+    }
+    assert len(digests) == 1
+    assert len(digests.pop().strip()) == len(hashlib.sha256().hexdigest())
+
+
+def test_a_missing_wheel_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "procgen", None)
+    with pytest.raises(RequestError, match=r"procgen-mirror 0\.10\.7.*The other tasks work without it"):
+        module.Games("coinrun", 1, EASY)
