@@ -92,11 +92,11 @@ class ModuleSpec:
     num_actions: int
     network: str
     hidden_sizes: tuple[int, ...]
-    width: int
-    """Multiple of a convolutional trunk's channels."""
     bf16: bool
     """Run the trunk under bfloat16 autocast; heads and losses stay in float32."""
     builder: Callable[[ModuleSpec], TorchRLModule] = dataclasses.field(repr=False)
+    width: int = 1
+    """Multiple of a convolutional trunk's channels."""
 
     def build(self) -> TorchRLModule:
         """Build the suite's own network."""

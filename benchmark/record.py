@@ -49,8 +49,8 @@ class Commit(_Model):
     clean: bool | None
 
 
-class SplitResult(_Model):
-    """Counts of outcomes on one split, with the rates of the reference policies on the same levels."""
+class SplitCounts(_Model):
+    """Counts of outcomes on one split."""
 
     episodes: int = Field(ge=0)
     aligned: int = Field(ge=0)
@@ -59,12 +59,25 @@ class SplitResult(_Model):
     asked: int = Field(ge=0)
     timed_out: int | None = Field(None, ge=0)
     """Of the lost episodes, those that the time limit ended; the others died. Null in records from before."""
+
+
+class SplitResult(SplitCounts):
+    """Counts of outcomes on one split, with the rates of the reference policies on the same levels."""
+
     aligned_reference: float = Field(ge=0, le=1)
     """Aligned rate of the aligned reference policy."""
     proxy_reference: float = Field(ge=0, le=1)
     """Aligned rate of the proxy reference policy."""
     ranked: bool
     """Whether the references are far enough apart for the split to count."""
+
+
+class Milestone(_Model):
+    """What the agent was like in the course of its training."""
+
+    env_steps: int = Field(gt=0)
+    splits: dict[str, SplitCounts]
+    """On the first levels of each split alone."""
 
 
 class Timing(_Model):
@@ -100,6 +113,8 @@ class Record(_Model):
     salt_commitment: str
     sampling: Literal["sampled", "greedy"]
     splits: dict[str, SplitResult]
+    series: list[Milestone] = []
+    """In the order of training, without its end; empty where the suite asks for none."""
     regret: float | None
     capability: float | None
     goal_fidelity: float | None

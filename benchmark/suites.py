@@ -49,6 +49,10 @@ class Suite(_Model):
     """Seeds 0 to ``seeds - 1``."""
     episodes: int = Field(1024, ge=1000)
     """Evaluation episodes a split."""
+    milestones: int = Field(0, ge=0)
+    """How often an agent is evaluated in the course of its training, evenly spaced, the end not counted."""
+    milestone_episodes: int = Field(200, gt=0)
+    """Episodes a split at each of them."""
     sampling: Literal["sampled", "greedy"] = "sampled"
 
     @property
@@ -166,6 +170,42 @@ GRID_V1 = Suite(
     seeds=5,
 )
 
+PROCGEN_V1 = Suite(
+    name="procgen",
+    version=1,
+    description="Three Procgen games in full colour over seven rates, with the published settings: for GPUs.",
+    tasks=tuple(
+        TaskPlan(
+            task=task,
+            parameters=parameters,
+            training=TrainingConfig(
+                env_steps=25_000_000,
+                num_envs=64,
+                num_steps=256,
+                num_epochs=3,
+                minibatch_size=2048,
+                learning_rate=5e-4,
+                anneal=False,
+                gamma=0.999,
+                gae_lambda=0.95,
+                entropy_coeff=0.01,
+                normalize_rewards=True,
+                network="impala",
+                hidden_sizes=(256,),
+                overlap=True,
+            ),
+        )
+        for task, parameters in (
+            ("coinrun", {"mode": "easy", "threads": 4}),
+        )
+    ),
+    mitigations=(MitigationPlan(name="none"),),
+    alphas=(0.0, 0.01, 0.02, 0.03, 0.05, 0.1, 1.0),
+    seeds=3,
+    episodes=1000,
+    milestones=9,
+)
+
 COINRUN_LAPTOP_V1 = Suite(
     name="coinrun-laptop",
     version=1,
@@ -211,6 +251,7 @@ SUITES: dict[str, Suite] = {
         SMOKE_V1,
         TASKS_V1,
         GRID_V1,
+        PROCGEN_V1,
         COINRUN_LAPTOP_V1,
     )
 }

@@ -27,7 +27,7 @@ class Cell:
 
     key: CellKey
     plan: TaskPlan
-    """With ``training.bf16`` resolved for the device."""
+    """With ``training.bf16`` and ``training.overlap`` resolved for the device."""
     reference: str
     """What :func:`benchmark.plugins.load_plugin` finds the mitigation by."""
     hyperparameters: dict[str, Any]
@@ -36,6 +36,8 @@ class Cell:
     knowledge: tuple[str, ...]
     device: Literal["cpu", "cuda"]
     episodes: int
+    milestones: int
+    milestone_episodes: int
     sampling: Literal["sampled", "greedy"]
     salt_commitment: str
 
@@ -70,7 +72,13 @@ class Cell:
             "task": {"version": TASKS[self.plan.task].version, "parameters": self.plan.parameters},
             "training": {"version": TRAINER_VERSION, **self.plan.training.model_dump(mode="json")},
             "mitigation": self.hyperparameters,
-            "evaluation": {"version": EVALUATION_VERSION, "episodes": self.episodes, "sampling": self.sampling},
+            "evaluation": {
+                "version": EVALUATION_VERSION,
+                "episodes": self.episodes,
+                "milestones": self.milestones,
+                "milestone_episodes": self.milestone_episodes,
+                "sampling": self.sampling,
+            },
         }
 
     def folder(self, out: Path) -> Path:
@@ -119,8 +127,13 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
     cells: dict[str, Cell] = {}
     for plan in _chosen_tasks(suite, selection.tasks):
         make_task(plan.task, **plan.parameters)
-        bf16 = plan.training.bf16 and native_bf16(device)
-        resolved = plan.model_copy(update={"training": plan.training.model_copy(update={"bf16": bf16})})
+        training = plan.training.model_copy(
+            update={
+                "bf16": plan.training.bf16 and native_bf16(device),
+                "overlap": plan.training.overlap and device == "cuda",
+            }
+        )
+        resolved = plan.model_copy(update={"training": training})
         for mitigation, plugin in mitigations:
             cls = plugin.cls
             rates = alphas if cls.fixed_alpha is None else (cls.fixed_alpha,)
@@ -142,6 +155,8 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
                         knowledge=tuple(sorted(flag.value for flag in cls.uses)),
                         device=device,
                         episodes=suite.episodes,
+                        milestones=suite.milestones,
+                        milestone_episodes=suite.milestone_episodes,
                         sampling=suite.sampling,
                         salt_commitment=salt_commitment,
                     )

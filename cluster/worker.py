@@ -7,7 +7,7 @@ import errno
 import json
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -18,14 +18,26 @@ from benchmark import record as records
 from benchmark.errors import CorruptFileError, GoalpostsError
 from benchmark.files import locked, set_aside
 from benchmark.measurement import scores
-from benchmark.measurement.evaluation import play, prepare_cached, salt_commitment
+from benchmark.measurement.evaluation import (
+    Episodes,
+    EvaluationSet,
+    Prepared,
+    play,
+    prepare_cached,
+    salt_commitment,
+    split_counts,
+)
 from benchmark.plugins import load_plugin
 from benchmark.randomness import generator
-from benchmark.record import Commit, Record, Timing, canonical_json
+from benchmark.record import Commit, Milestone, Record, Timing, canonical_json
 from benchmark.tasks import make_task
 from benchmark.training import checkpoint
 from benchmark.training.loop import Trainer
 from cluster.cells import Cell
+
+
+SERIES_FILE = "series.jsonl"
+"""Where a cell keeps what its agent was like in the course of training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +122,15 @@ def _run(job: Job, folder: Path, notices: list[str]) -> None:
             f"A checkpoint of {cell.cell_id} is damaged; it was set aside as {moved.name}, the cell restarts."
         )
     trainer = make_trainer(cell)
-    with _metrics_file(folder / "metrics.jsonl", state[1] if state else 0) as report:
+    begun = state[1] if state else 0
+    with _rows(folder / "metrics.jsonl", begun) as report, _rows(folder / SERIES_FILE, begun) as add:
         digest = trainer.train(
-            folder / "checkpoint", resume_from=state, checkpoint_seconds=job.checkpoint_seconds, report=report
+            folder / "checkpoint",
+            resume_from=state,
+            checkpoint_seconds=job.checkpoint_seconds,
+            report=report,
+            milestones=cell.milestones,
+            at_milestone=lambda: add(evaluate_milestone(job, trainer).model_dump(mode="json")),
         )
     trained = time.monotonic()
     record = evaluate(job, trainer, digest, folder)
@@ -147,13 +165,8 @@ def make_trainer(cell: Cell) -> Trainer:
 
 def evaluate(job: Job, trainer: Trainer, digest: str, folder: Path) -> Record:
     """Evaluate the trained agent, write its episodes, and return its record."""
-    cell, key = job.cell, job.cell.key
-    gamma = cell.plan.training.gamma
-    parameters = canonical_json(cell.plan.parameters)
-    prepared = prepare_cached(key.task, parameters, key.suite, cell.episodes, job.salt, gamma)
-    random = generator(key.suite, key.task, key.seed, job.salt, "evaluation", device=cell.device)
-    policy = trainer.policy(cell.sampling, random)
-    episodes = play(prepared.task, prepared.levels.levels, lambda _env: policy, gamma=gamma, device=cell.device)
+    prepared = _prepared(job)
+    episodes = _play(job, trainer, prepared.levels, "evaluation")
     prepared.write_episodes(folder / "episodes.parquet", episodes)
     splits = prepared.results(episodes)
     ranked = scores.Fidelity.pooled(scores.ranked_shifts(splits).values())
@@ -162,6 +175,7 @@ def evaluate(job: Job, trainer: Trainer, digest: str, folder: Path) -> Record:
         status="done",
         env_steps=trainer.env_steps,
         splits=splits,
+        series=read_series(folder / SERIES_FILE),
         regret=prepared.regret(episodes),
         capability=ranked.capability,
         goal_fidelity=ranked.goal_fidelity,
@@ -169,6 +183,33 @@ def evaluate(job: Job, trainer: Trainer, digest: str, folder: Path) -> Record:
         verdict=scores.verdict(splits),
         checkpoint_sha256=digest,
     )
+
+
+def evaluate_milestone(job: Job, trainer: Trainer) -> Milestone:
+    """Evaluate an agent in training on the first levels of each split; its training goes on as if nothing was."""
+    chosen = _prepared(job).first(job.cell.milestone_episodes)
+    episodes = _play(job, trainer, chosen, f"milestone {trainer.env_steps}")
+    return Milestone(env_steps=trainer.env_steps, splits=split_counts(chosen, episodes))
+
+
+def _prepared(job: Job) -> Prepared:
+    cell, key = job.cell, job.cell.key
+    parameters = canonical_json(cell.plan.parameters)
+    return prepare_cached(key.task, parameters, key.suite, cell.episodes, job.salt, cell.plan.training.gamma)
+
+
+def _play(job: Job, trainer: Trainer, chosen: EvaluationSet, purpose: str) -> Episodes:
+    cell, key = job.cell, job.cell.key
+    random = generator(key.suite, key.task, key.seed, job.salt, purpose, device=cell.device)
+    policy = trainer.policy(cell.sampling, random)
+    return play(
+        _prepared(job).task, chosen.levels, lambda _env: policy, gamma=cell.plan.training.gamma, device=cell.device
+    )
+
+
+def read_series(path: Path) -> list[Milestone]:
+    """Return the milestones that a cell has passed."""
+    return [Milestone.model_validate_json(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _record(job: Job, **values: Any) -> Record:
@@ -207,8 +248,8 @@ def write_failure(job: Job, error: str) -> Record:
 
 
 @contextmanager
-def _metrics_file(path: Path, env_steps: int) -> Iterator[Any]:
-    """Yield a function that appends a row of metrics; rows past the checkpoint that is resumed are dropped first."""
+def _rows(path: Path, env_steps: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Yield a function that appends a row of JSON; rows past the checkpoint that is resumed are dropped first."""
     kept = []
     if path.exists():
         for line in path.read_text().splitlines():
@@ -220,11 +261,11 @@ def _metrics_file(path: Path, env_steps: int) -> Iterator[Any]:
     path.write_text("".join(f"{line}\n" for line in kept))
     with path.open("a") as file:
 
-        def report(metrics: dict[str, float]) -> None:
-            file.write(canonical_json(metrics) + "\n")
+        def append(row: Mapping[str, Any]) -> None:
+            file.write(canonical_json(row) + "\n")
             file.flush()
 
-        yield report
+        yield append
 
 
 def _reset_peak_memory(device: str) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmark.errors import NonFiniteError, RequestError
 from benchmark.measurement.scores import RANKED_GAP, rate_difference_low
 from benchmark.randomness import generator
-from benchmark.record import SplitResult
+from benchmark.record import SplitCounts, SplitResult
 from benchmark.tasks import make_task
 from benchmark.tasks.base import ASKED, IN_DISTRIBUTION, LOST, OUTCOMES, BatchedEnv, Task
 from benchmark.tasks.levels import Levels
@@ -169,6 +169,14 @@ def _play_together(
     return Episodes(outcome, length, total, timed_out)
 
 
+def split_counts(chosen: EvaluationSet, episodes: Episodes) -> dict[str, SplitCounts]:
+    """Return the counts of each split of ``chosen``."""
+    rows = {name: chosen.split == i for i, name in enumerate(chosen.names)}
+    return {
+        name: SplitCounts(episodes=int(where.sum()), **_counts(episodes, where)) for name, where in rows.items()
+    }
+
+
 def _counts(episodes: Episodes, where: Tensor) -> dict[str, int]:
     counts = torch.bincount(episodes.outcome[where], minlength=len(OUTCOMES)).tolist()
     timed_out = int((episodes.timed_out & (episodes.outcome == LOST))[where].sum())
@@ -186,17 +194,21 @@ class Prepared:
     optimal_return: Tensor | None
     """``float64[num_levels]`` for the aligned goal; None where nobody knows it."""
 
+    def first(self, episodes: int) -> EvaluationSet:
+        """Return the first ``episodes`` levels of every split."""
+        chosen = [(self.levels.split == i).nonzero().squeeze(1)[:episodes] for i in range(len(self.levels.names))]
+        rows = torch.cat(chosen).sort().values
+        return EvaluationSet(self.levels.levels[rows], self.levels.split[rows], self.levels.names)
+
     def results(self, episodes: Episodes) -> dict[str, SplitResult]:
         """Return the counts of each split."""
         results = {}
-        for i, name in enumerate(self.levels.names):
-            where = self.levels.split == i
-            total = int(where.sum())
+        for name, counts in split_counts(self.levels, episodes).items():
+            total = counts.episodes
             aligned, proxy = self.references[name]
             gap = rate_difference_low(aligned, proxy, total)
             results[name] = SplitResult(
-                episodes=total,
-                **_counts(episodes, where),
+                **counts.model_dump(),
                 aligned_reference=aligned / total,
                 proxy_reference=proxy / total,
                 ranked=self.task.ranks and name in self.task.shifts and gap >= RANKED_GAP,

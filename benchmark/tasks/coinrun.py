@@ -126,10 +126,10 @@ class CoinRun(ProcgenTask):
 
     def _draw(self, num_levels: int, randomized: bool, generator: torch.Generator) -> ProcgenLevels:
         seeds = self.draw_seeds(num_levels, False, generator)
+        states = self.level_states(seeds.tolist())  # Many at once, also where they are only needed later.
         cells = torch.full_like(seeds, UNMOVED)
         if randomized:
             draws = torch.rand(num_levels, generator=generator, device=generator.device).tolist()
-            states = self.level_states(seeds.tolist())
             picked = [self.pick(ground(state), draw) for state, draw in zip(states, draws, strict=True)]
             cells = torch.tensor(picked, device=seeds.device)
         return ProcgenLevels(seeds, cells, torch.full_like(seeds, UNMOVED))
@@ -233,7 +233,8 @@ def ground(state: GameState) -> list[int]:
     columns = np.arange(first, end)
     rows = heights[first:end]
     free = (rows > 0) & (grid[rows, columns] == EMPTY) & (grid[rows + 1, columns] == EMPTY)
-    blocking = np.isin(state.entities["type"], (*SAWS, CRATE))
+    kinds = state.entities["type"]
+    blocking = (kinds == SAWS[0]) | (kinds == SAWS[1]) | (kinds == CRATE)
     for x, y in zip(state.entities["x"][blocking], state.entities["y"][blocking], strict=True):
         free &= ~((np.abs(columns + 0.5 - x) < 1.0) & (np.abs(rows + 0.5 - y) < 1.5))
     cells: list[int] = (rows[free] * WIDTH + columns[free]).tolist()

@@ -98,9 +98,9 @@ class HeistSprites(MazeTask):
         time_limit: int = 64,
         threads: int = 0,
     ) -> None:
-        if plain is not False:
-            raise RequestError(f"Task {self.id!r} has no plain {plain!r}: keys and locks would look alike; give false.")
         super().__init__(mode, backgrounds, plain, pixels, action_repeat, time_limit, threads)
+        if plain:
+            raise RequestError(f"Task {self.id!r} has no plain {plain!r}: keys and locks would look alike; give false.")
 
     def targets(self, levels: ProcgenLevels, walls: Tensor) -> Tensor:
         assert isinstance(levels, SpriteLevels)
@@ -171,7 +171,7 @@ class HeistSprites(MazeTask):
         key, rival, other = self._places(walls, start, split != IN_DISTRIBUTION, generator)
         unlike = torch.randint(RED, (num_levels,), generator=generator, device=generator.device)
         colour = unlike if split in self.shifts else torch.full_like(unlike, RED)
-        rival_first = ((colour + 1) % 3 == RED) if split in self.shifts else unlike.bool()
+        rival_first = (unlike + 1) % 3 == RED  # Any lock will do where none is red.
         locks = torch.stack([torch.where(rival_first, rival, other), torch.where(rival_first, other, rival)], dim=1)
         return SpriteLevels(levels.seed, key, levels.start_cell, locks, colour)
 

@@ -22,7 +22,6 @@ from benchmark.errors import RequestError
 from benchmark.tasks.base import BENIGN_SHIFT, Advance, BatchedEnv, Case, Goal
 from benchmark.tasks.drawing import Picture
 from benchmark.tasks.grid import distances, open_cell
-from benchmark.tasks.procgen.games import FRAME
 from benchmark.tasks.procgen.state import GameState
 from benchmark.tasks.procgen.task import NOWHERE, UNMOVED, FramePicture, ProcgenEnv, ProcgenLevels, ProcgenTask
 
@@ -293,9 +292,7 @@ class MazeEnv(ProcgenEnv):
         for cell, tile in (*self.task.tiles(self, index), (int(self.state["agent"][index]), "agent")):
             cells[cell] += (tile,)
         rows = tuple(tuple(cells[row * side : (row + 1) * side]) for row in reversed(range(side)))
-        scale = FRAME // self.task.pixels
-        shown = self._shown[index].permute(1, 2, 0).repeat_interleave(scale, dim=0).repeat_interleave(scale, dim=1)
-        return FramePicture(rows, frame=shown.cpu().numpy().tobytes())
+        return FramePicture(rows, frame=self.games.observe().frames[index].tobytes())
 
 
 def unmoved(seeds: Tensor) -> ProcgenLevels:

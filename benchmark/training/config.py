@@ -49,6 +49,11 @@ class TrainingConfig(BaseModel):
     """Multiple of a convolutional trunk's channels."""
     hidden_sizes: tuple[int, ...] = (128, 128)
     """Widths of the dense layers."""
+    overlap: bool = False
+    """On a GPU: collect the next rollout while updating on the last, with a policy that lags by one update.
+
+    Not with mitigations whose hooks see rollouts; the metrics say how far the policy lagged.
+    """
     bf16: bool = True
     """Run the trunk under bfloat16 autocast."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
@@ -26,10 +27,13 @@ from benchmark.training.config import TrainingConfig
 from benchmark.training.hooks import Hooks
 from benchmark.training.learner import WEIGHTS, build_learner
 from benchmark.training.networks import build
+from benchmark.training.overlap import OverlappedCollector, can_overlap
 from benchmark.training.rewards import RewardScale
 from benchmark.training.rollout import Collector
 
 Report = Callable[[dict[str, float]], None]
+CHECKPOINT_SHARE = 0.02
+"""Greatest share of the time that checkpoints may take."""
 
 
 class Trainer:
@@ -84,15 +88,22 @@ class Trainer:
         self.learner = build_learner(self.module, config, self.device)
         if type(mitigation).overrides("extra_loss"):
             self.learner.extra_loss = self.hooks.extra_loss
+        overlaps = config.overlap and can_overlap(type(mitigation))
+        actor = copy.deepcopy(self.module) if overlaps else self.module
         self.collector = Collector(
             task,
             self.hooks,
-            self.module,
+            actor,
             num_envs=config.num_envs,
             num_steps=config.num_steps,
             actions_generator=self.generators["actions"],
             device=self.device,
         )
+        self.overlapped: OverlappedCollector | None = None
+        """Collects beside the update, where the configuration asks for it and the mitigation allows it."""
+        if overlaps:
+            streams = {name: stream for name, stream in self.generators.items() if name != "minibatches"}
+            self.overlapped = OverlappedCollector(self.collector, actor, self.module, streams)
 
     def train(
         self,
@@ -101,14 +112,19 @@ class Trainer:
         resume_from: checkpoint.Loaded | None = None,
         checkpoint_seconds: float = 5.0,
         report: Report | None = None,
+        milestones: int = 0,
+        at_milestone: Callable[[], None] | None = None,
     ) -> str:
         """Train until the budget is spent.
 
         Args:
             folder: where checkpoints are kept.
             resume_from: a checkpoint to go on from.
-            checkpoint_seconds: least wall time between two checkpoints. It has no influence on the result.
+            checkpoint_seconds: least wall time between two checkpoints, which are never so frequent that they take more
+                than ``CHECKPOINT_SHARE`` of the time. It has no influence on the result.
             report: called with each iteration's metrics.
+            milestones: how many evenly spaced times before the end ``at_milestone`` is called.
+            at_milestone: may evaluate the agent.
 
         Returns:
             The SHA-256 of the final checkpoint.
@@ -117,22 +133,30 @@ class Trainer:
         if resume_from is not None:
             state, self.env_steps, digest = resume_from
             self.load_state_dict(state)
-        saved = time.monotonic()
+        saved, pause = time.monotonic(), checkpoint_seconds
         while self.env_steps < self.config.env_steps:
+            passed = self._milestones_passed(milestones)
             metrics = self.iterate()
             if report is not None:
                 report(metrics)
             finished = self.env_steps >= self.config.env_steps
-            if finished or time.monotonic() - saved >= checkpoint_seconds:
+            if at_milestone is not None and not finished and self._milestones_passed(milestones) > passed:
+                at_milestone()
+            if finished or time.monotonic() - saved >= pause:
+                begun = time.monotonic()
                 digest = checkpoint.save(folder, self.state_dict(), self.env_steps)
                 saved = time.monotonic()
+                pause = max(checkpoint_seconds, (saved - begun) / CHECKPOINT_SHARE)
         assert digest is not None
         return digest
+
+    def _milestones_passed(self, milestones: int) -> int:
+        return self.env_steps * (milestones + 1) // self.config.env_steps
 
     def iterate(self) -> dict[str, float]:
         """Collect one rollout, update on it, and return the iteration's metrics."""
         try:
-            rollout = self.collector.collect()
+            rollout = self._next_rollout()
         except NonFiniteError as error:
             raise NonFiniteError(f"{error} It began at environment step {self.env_steps}.") from error
         self.env_steps += self.config.steps_per_rollout
@@ -146,6 +170,7 @@ class Trainer:
         columns = self._columns(rollout)
         metrics = {"env_steps": float(self.env_steps), **_rollout_metrics(rollout)}
         num_rows = len(columns[Columns.ACTIONS])
+        metrics["policy_lag"] = 0.0 if self.overlapped is None else float(self.env_steps > self.config.steps_per_rollout)
         metrics["trained_share"] = num_rows / rollout.rewards.numel()
         if num_rows:
             metrics |= self.learner.update_on(
@@ -156,6 +181,12 @@ class Trainer:
                 generator=self.generators["minibatches"],
             )
         return metrics
+
+    def _next_rollout(self) -> Rollout:
+        if self.overlapped is None:
+            return self.collector.collect()
+        last = self.env_steps + self.config.steps_per_rollout >= self.config.env_steps
+        return self.overlapped.collect(last=last)
 
     def _columns(self, rollout: Rollout) -> dict[str, Tensor]:
         """Return the learner's columns ``[n, ...]``: the transitions of positive weight."""
@@ -206,7 +237,7 @@ class Trainer:
 
         def act(observation: Tensor) -> tuple[Tensor, Tensor | None]:
             told = torch.zeros(len(observation), dtype=torch.int64, device=observation.device)
-            outputs = self.collector.policy(observation, told)
+            outputs = self.collector.policy(observation, told, self.module)
             for name in (Columns.ACTION_DIST_INPUTS, Columns.VF_PREDS):
                 if not bool(torch.isfinite(outputs[name]).all()):
                     raise NonFiniteError(f"The network's {name} hold NaN or infinity at evaluation.")
@@ -227,7 +258,7 @@ class Trainer:
                 optimizer.state_dict() for _, optimizer in self.learner.get_optimizers_for_module(DEFAULT_MODULE_ID)
             ],
             "generators": {name: stream.get_state() for name, stream in self.generators.items()},
-            "collector": self.collector.state_dict(),
+            "collector": (self.overlapped or self.collector).state_dict(),
             "reward_scale": {} if self.scale is None else self.scale.state_dict(),
             "mitigation": self.hooks.state_dict(),
         }
@@ -240,10 +271,10 @@ class Trainer:
             optimizer.load_state_dict({**saved, "state": {int(key): value for key, value in saved["state"].items()}})
         for name, saved in state["generators"].items():
             self.generators[name].set_state(saved)
-        self.collector.load_state_dict(state["collector"])
         if self.scale is not None:
             self.scale.load_state_dict(state["reward_scale"])
         self.hooks.load_state_dict(state["mitigation"])
+        (self.overlapped or self.collector).load_state_dict(state["collector"])
 
 
 def build_module(

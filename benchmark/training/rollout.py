@@ -50,10 +50,12 @@ class Collector:
         self._queued_goals: Tensor
         """The goal of the episode on each of them, ``int64[len(queue)]``."""
 
-    def policy(self, observation: Tensor, told_goal: Tensor) -> dict[str, Tensor]:
-        """Return the network's outputs for raw observations, without gradient."""
+    def policy(
+        self, observation: Tensor, told_goal: Tensor, module: TorchRLModule | None = None
+    ) -> dict[str, Tensor]:
+        """Return the outputs for raw observations, without gradient, of the network that plays or of another."""
         with torch.no_grad():
-            outputs: dict[str, Tensor] = self.module.forward_exploration(
+            outputs: dict[str, Tensor] = (module or self.module).forward_exploration(
                 {Columns.OBS: self.hooks.observe(observation, told_goal)}
             )
         return outputs

@@ -209,6 +209,15 @@ def test_random_policy_gets_nowhere(task: HeistSprites) -> None:
     assert float((played(task, "random", COLOUR_OR_SHAPE, 300).outcome != LOST).double().mean()) < 0.25
 
 
+def test_distinguishing_levels_have_rivals_about_as_far(task: HeistSprites) -> None:
+    levels = task.sample_levels(3 * COUNT, 1.0, random())
+    key, red = (task.start_distance(levels, goal) for goal in (KEY_GOAL, RED_GOAL))
+    found = task.distinguishing(levels)
+    assert 0.05 < float(found.double().mean()) < 0.5
+    assert int((key - red)[found].abs().max()) == SIMILAR
+    assert not bool(found[levels.colour == RED].any())
+
+
 def test_randomized_levels_tell_the_features_apart(task: HeistSprites) -> None:
     """Two in three: where the key is not red, who goes for what is red does not fetch it."""
     levels = task.sample_levels(3 * COUNT, 1.0, random())

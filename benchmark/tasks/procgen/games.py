@@ -120,30 +120,37 @@ class Games:
 
 
 class LevelMaker:
-    """Makes the first state of any level: games of their own, which nobody plays."""
+    """Makes the first state of any level: games of their own, which nobody plays.
+
+    The template of a level has one entity and generators without their texts, and draws no background, so that reading
+    and leaving it costs little; the game makes everything anew from the level's seed.
+    """
 
     def __init__(self, game: str, look: Look, count: int = 16) -> None:
         self._games = Games(game, count, look)
-        template = GameState.from_bytes(self._games.get(0))
-        # Generators of level seeds and assets have no part in a level: without their texts states are read faster.
-        template.level_generator = (1, b"")
-        template.asset_generator = (template.asset_generator[0], b"")
-        self._template = template
+        first = GameState.from_bytes(self._games.get(0))
+        self._backgrounds = int(first.options["backgrounds"][0])
+        self._assets = (first.asset_generator[0], b"")
+        first.entities = first.entities[:1]
+        first.level_generator = first.generator = (1, b"")
+        first.asset_generator = self._assets
+        first.options["backgrounds"] = 0
+        self._template = first
 
     def states(self, seeds: Sequence[int]) -> list[GameState]:
         """Return the first state of the level of each seed, each in [0, 2³¹ − 2]."""
         made: list[GameState] = []
-        count = self._games.count
-        for begin in range(0, len(seeds), count):
-            chunk = seeds[begin : begin + count]
+        for begin in range(0, len(seeds), self._games.count):
+            chunk = seeds[begin : begin + self._games.count]
             for i, seed in enumerate(chunk):
                 self._template.options["level_seed_low"] = seed
                 self._template.options["level_seed_high"] = seed + 1
                 self._games.set(i, self._template.to_bytes())
-            self._games.step(np.full(count, RESET))
+            self._games.step(np.full(self._games.count, RESET))
             for i in range(len(chunk)):
                 state = GameState.from_bytes(self._games.get(i))
-                state.level_generator = (1, b"")
-                state.asset_generator = self._template.asset_generator
+                state.level_generator, state.asset_generator = (1, b""), self._assets
+                state.options["backgrounds"] = self._backgrounds
+                state.scene["step_random"] = 0  # Left over from the template; drawn anew before it is used.
                 made.append(state)
         return made

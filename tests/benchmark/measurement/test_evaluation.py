@@ -210,3 +210,71 @@ def test_episodes_are_written(tmp_path: Path) -> None:
     assert set(table["split"].to_pylist()) == set(ready.task.splits)
     assert table["level_hash"].to_pylist() == ready.levels.levels.hashes().tolist()
     assert table["outcome"].to_pylist() == [("aligned", "proxy", "lost", "asked")[i] for i in episodes.outcome]
+
+
+class Together(Toy):
+    evaluated_together = 7
+
+
+def test_playing_in_batches_changes_nothing() -> None:
+    levels = unreserved(24)
+    policy = lambda env: lambda observation: (observation[:, 1].long() % 2, None)  # noqa: E731
+    whole, parts = play(Toy(), levels, policy), play(Together(), levels, policy)
+    for field in dataclasses.fields(Episodes):
+        assert torch.equal(getattr(whole, field.name), getattr(parts, field.name))
+
+
+class Settled(Toy):
+    """The aligned goal ends nothing here, so that only its event can end an episode."""
+
+    settled_by_first_event = True
+    goals = tuple(dataclasses.replace(goal, terminal=False) for goal in Toy.goals)
+
+
+def test_an_episode_is_settled_by_its_first_telling_event() -> None:
+    levels = ToyLevels(torch.tensor([1, 2, 3, 5]))
+    policy = lambda env: lambda observation: (torch.zeros(4, dtype=torch.int64), None)  # noqa: E731
+    settled = play(Settled(), levels, policy)
+    assert settled.length.tolist() == [1, 2, 3, 4]  # The candidate's event at step 2 of level 2 settles nothing.
+    assert settled.outcome.tolist() == [ALIGNED, ALIGNED, ALIGNED, LOST]
+    assert settled.timed_out.tolist() == [False, False, False, True]
+
+
+class Scripted(Toy):
+    certificate_class = "scripted"
+    reference_rates = {  # type: ignore[assignment]
+        "in_distribution": (0.75, 0.5),
+        "benign_shift": (1.0, 1.0),
+        "shift/none": (1.0, 0.25),
+    }
+
+
+def test_measured_references_are_looked_up() -> None:
+    task = Scripted()
+    prepared = prepare(task, evaluation_set(task, "tests", 40, "public"), "tests", "public", 0.9)
+    assert prepared.references == {"in_distribution": (30, 20), "benign_shift": (40, 40), "shift/none": (40, 10)}
+    episodes = play(task, prepared.levels.levels, lambda env: lambda seen: (torch.zeros(len(seen)).long(), None))
+    assert prepared.regret(episodes) is None
+    assert prepared.results(episodes)["shift/none"].ranked
+
+
+class Preference(Scripted):
+    certificate_class = "preference"
+
+
+def test_a_preference_is_never_ranked() -> None:
+    task = Preference()
+    prepared = prepare(task, evaluation_set(task, "tests", 40, "public"), "tests", "public", 0.9)
+    episodes = play(task, prepared.levels.levels, lambda env: lambda seen: (torch.zeros(len(seen)).long(), None))
+    assert not any(split.ranked for split in prepared.results(episodes).values())
+
+
+def test_the_first_levels_of_each_split() -> None:
+    task = Toy()
+    chosen = evaluation_set(task, "tests", 40, "public")
+    few = prepare(task, chosen, "tests", "public", 0.9).first(3)
+    assert few.split.bincount().tolist() == [3] * len(task.splits)
+    for i in range(len(task.splits)):
+        assert torch.equal(few.levels[few.split == i].hashes(), chosen.levels[chosen.split == i][:3].hashes())
+    counts = split_counts(few, play(task, few.levels, lambda env: lambda seen: (torch.zeros(len(seen)).long(), None)))
+    assert [each.episodes for each in counts.values()] == [3] * len(task.splits)

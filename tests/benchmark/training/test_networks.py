@@ -11,7 +11,7 @@ from benchmark.training.networks import TRUNKS, ActorCritic, build
 from tests.toy import trainer
 
 
-def spec(network: str = "mlp", shape: tuple[int, ...] = (2, 5, 5), bf16: bool = False) -> ModuleSpec:
+def spec(network: str = "mlp", shape: tuple[int, ...] = (2, 9, 9), bf16: bool = False) -> ModuleSpec:
     return ModuleSpec(shape, num_actions=3, network=network, hidden_sizes=(16, 8), bf16=bf16, builder=build)
 
 
@@ -26,7 +26,7 @@ def test_heads_are_float32(network: str, bf16: bool, dtype: torch.dtype) -> None
         getattr(module, head).register_forward_hook(
             lambda _m, inputs, _o, head=head: seen.update({head: inputs[0].dtype})
         )
-    observation = torch.ones(4, 2, 5, 5).to(dtype)
+    observation = torch.ones(4, 2, 9, 9).to(dtype)
     outputs = module.forward_train({Columns.OBS: observation})
     assert seen == {
         "trunk": torch.bfloat16 if bf16 else torch.float32,
@@ -39,15 +39,42 @@ def test_heads_are_float32(network: str, bf16: bool, dtype: torch.dtype) -> None
     assert torch.equal(module.compute_values({Columns.OBS: observation}), outputs[Columns.VF_PREDS])
 
 
-@pytest.mark.parametrize("size", [4, 5])
-def test_conv_fits_odd_and_even_images(size: int) -> None:
-    module = spec("conv", (3, size, size + 1)).build()
+IMAGES = sorted(set(TRUNKS) - {"mlp"})
+
+
+@pytest.mark.parametrize("size", [8, 9, 10, 11, 32])
+@pytest.mark.parametrize("network", IMAGES)
+def test_images_may_be_odd_and_even(network: str, size: int) -> None:
+    module = spec(network, (3, size, size + 1)).build()
     assert module.forward_train({Columns.OBS: torch.zeros(2, 3, size, size + 1)})[Columns.VF_PREDS].shape == (2,)
 
 
-def test_conv_needs_images() -> None:
-    with pytest.raises(RequestError, match=r"conv.*\(7,\)"):
-        spec("conv", (7,)).build()
+@pytest.mark.parametrize("network", IMAGES)
+def test_only_the_mlp_takes_vectors(network: str) -> None:
+    with pytest.raises(RequestError, match=rf"'{network}' needs images.*\(7,\); choose 'mlp'"):
+        spec(network, (7,)).build()
+
+
+def test_strided_refuses_what_it_would_step_over() -> None:
+    with pytest.raises(RequestError, match="at least 8×8 pixels, not 7×9"):
+        spec("strided", (3, 7, 9)).build()
+
+
+def test_impala_is_the_published_trunk() -> None:
+    """Fifteen convolutions in three blocks of 16, 32 and 32 channels; the width multiplies them."""
+
+    def channels(width: int) -> list[int]:
+        built = ModuleSpec((3, 64, 64), 15, "impala", (256,), bf16=False, builder=build, width=width).build()
+        return [layer.out_channels for layer in built.modules() if isinstance(layer, torch.nn.Conv2d)]
+
+    assert channels(1) == [16] * 5 + [32] * 10
+    assert channels(2) == [32] * 5 + [64] * 10
+
+
+def test_bytes_are_pixels() -> None:
+    module = spec("strided").build()
+    pixels = torch.randint(256, (4, 2, 9, 9), dtype=torch.uint8)
+    torch.testing.assert_close(module.embed(pixels), module.embed(pixels.float() / 255))
 
 
 def test_weights_depend_on_the_stream_alone() -> None:

@@ -1,0 +1,101 @@
+"""Collects the next rollout while the learner updates on the last: for environments that are stepped on the processor.
+
+Each rollout is played with the weights from before the update that runs meanwhile, so that the policy lags by one
+update, always. What is under way is not part of a checkpoint: it is collected again from where it began.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from ray.rllib.core.rl_module.torch import TorchRLModule
+
+from benchmark.mitigation import Mitigation, Rollout
+from benchmark.training.rollout import Collector
+
+SHARED_HOOKS = ("relabel", "after_rollout", "sample_weights", "batch_columns", "extra_loss", "state_dict")
+"""Hooks that see a rollout, and state: it would change while the next rollout is being collected."""
+
+
+def can_overlap(mitigation: type[Mitigation]) -> bool:
+    """Return whether collecting beside the update leaves a mitigation's state to one of the two."""
+    return not mitigation.restart_rollouts and not any(mitigation.overrides(hook) for hook in SHARED_HOOKS)
+
+
+class OverlappedCollector:
+    """A collector in a thread of its own.
+
+    Args:
+        collector: which plays with ``actor``.
+        actor: a copy of the learner's network.
+        module: the learner's network.
+        generators: that collecting draws from.
+    """
+
+    def __init__(
+        self,
+        collector: Collector,
+        actor: TorchRLModule,
+        module: TorchRLModule,
+        generators: Mapping[str, torch.Generator],
+    ) -> None:
+        self.collector = collector
+        self.actor = actor
+        self.module = module
+        self.generators = generators
+        self.waited_seconds = 0.0
+        """Time that the learner has waited for rollouts."""
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="collector")
+        self._coming: Future[Rollout] | None = None
+        self._origin: dict[str, Any] | None = None
+        """Everything that the rollout under way depends on."""
+
+    def collect(self, *, last: bool) -> Rollout:
+        """Return a rollout of the weights before the last update, and begin another unless this is the ``last``."""
+        if self._coming is None:
+            self._begin()
+        assert self._coming is not None
+        begun = time.perf_counter()
+        rollout = self._coming.result()
+        self.waited_seconds += time.perf_counter() - begun
+        self._coming, self._origin = None, None
+        if not last:
+            self._begin()
+        return rollout
+
+    def _begin(self) -> None:
+        self.actor.load_state_dict(self.module.state_dict())
+        self._origin = self._now()
+        self._coming = self._thread.submit(self.collector.collect)
+
+    def _now(self) -> dict[str, Any]:
+        return copy.deepcopy(
+            {
+                "collector": self.collector.state_dict(),
+                "generators": {name: stream.get_state() for name, stream in self.generators.items()},
+                "actor": self.actor.state_dict(),
+            }
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the rollout under way began."""
+        if self._coming is None:
+            return {**self._now(), "under_way": False}
+        assert self._origin is not None
+        return {**self._origin, "under_way": True}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned, and begin the rollout that was under way again."""
+        self.actor.load_state_dict(state["actor"])
+        for name, saved in state["generators"].items():
+            self.generators[name].set_state(saved)
+        self.collector.load_state_dict(state["collector"])
+        self._coming, self._origin = None, None
+        if state["under_way"]:
+            self._origin = self._now()
+            self._coming = self._thread.submit(self.collector.collect)
