@@ -46,7 +46,7 @@ def stepping(games: Games, actions: NDArray[np.int64], restart: Callable[[int], 
 
 
 def with_time_limit(games: Games, task: ProcgenTask) -> None:
-    """Let every game end its episodes after ``EPISODE`` steps, all from now, and go on with levels of its own choice."""
+    """Let every game end its episodes after ``EPISODE`` steps, all from now, and choose its own levels."""
     state = task.level_states([1])[0].copy()
     state.options = state.options.copy()
     state.options["level_seed_low"], state.options["level_seed_high"] = 0, FIRST_RESERVED
@@ -133,6 +133,7 @@ def training(task: ProcgenTask, config: TrainingConfig, device: str, iterations:
 
 
 def main() -> None:
+    """Measure what the command line asks for, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

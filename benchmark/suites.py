@@ -197,6 +197,8 @@ PROCGEN_V1 = Suite(
         )
         for task, parameters in (
             ("coinrun", {"mode": "easy", "threads": 4}),
+            ("maze_corner", {"mode": "easy", "threads": 4}),
+            ("heist_sprites", {"mode": "easy", "threads": 4}),
         )
     ),
     mitigations=(MitigationPlan(name="none"),),

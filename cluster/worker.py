@@ -35,7 +35,6 @@ from benchmark.training import checkpoint
 from benchmark.training.loop import Trainer
 from cluster.cells import Cell
 
-
 SERIES_FILE = "series.jsonl"
 """Where a cell keeps what its agent was like in the course of training."""
 

@@ -241,6 +241,8 @@ def episode_frames(player: Player, level: Levels, caption: str) -> Iterator[Fram
     """
     task = player.task
     env = task.make_env(1)
+    env.watched = True
+    telling = [0, *task.proxies]
     observation = env.reset(level)
     policy = player.make_policy(env)
     limit = int(env.state["time_limit"]) if "time_limit" in env.state else task.time_limit
@@ -256,7 +258,8 @@ def episode_frames(player: Player, level: Levels, caption: str) -> Iterator[Fram
             observation, history[t] = step.observation, step.events
             achieved = [goal.name for goal, event in zip(task.goals, step.events[0].tolist(), strict=True) if event]
             parts += [", ".join(achieved)] if achieved else []
-            done = bool(step.terminated | step.truncated)
+            settled = task.settled_by_first_event and bool(step.events[0, telling].any())
+            done = settled or bool(step.terminated | step.truncated)
         outcome = None
         if done or asked:
             code = int(task.outcome(level, history))
@@ -329,8 +332,11 @@ _CODE = np.array([1 << 16, 1 << 8, 1])
 
 
 def _image(picture: Picture, scale: int) -> Image.Image:
-    """Return the picture as an image with a palette, which keeps files small."""
-    index = np.searchsorted(_COLORS @ _CODE, picture.pixels().numpy() @ _CODE).astype(np.uint8)
+    """Return the picture as an image with a palette, which keeps files small; a game's own keeps its colours."""
+    pixels = picture.pixels().numpy()
+    index = np.searchsorted(_COLORS @ _CODE, pixels @ _CODE).clip(max=len(_COLORS) - 1).astype(np.uint8)
+    if not np.array_equal(_COLORS[index], pixels):
+        return Image.fromarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1)).quantize(256)
     image = Image.fromarray(index.repeat(scale, axis=0).repeat(scale, axis=1))
     image.putpalette(_COLORS.tobytes())
     return image

@@ -21,5 +21,5 @@ SMALL_GAME: dict[str, Any] = {"mode": "easy", "backgrounds": False, "plain": Tru
 def parameters(task_id: str) -> dict[str, Any]:
     """Return the parameters of the smoke suite; a full view has those of its egocentric twin."""
     if task_id in GAMES:
-        return SMALL_GAME
+        return {**SMALL_GAME, "plain": task_id != "heist_sprites"}  # Whose shapes a plain look would hide.
     return _SMOKE.get(task_id, _SMOKE.get(task_id.removesuffix("_full"), {}))

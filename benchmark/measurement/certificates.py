@@ -2,8 +2,8 @@
 
 ``exact``: planners are exact and goals exclude each other. ``correlated``: goals do not exclude each other, so returns
 are compared. ``scripted``: one controller, a target for each goal; what tells them apart is told by intervals.
-``preference``: no goal is the right one; scripts show that each of them can be pursued. Every claim is checked on levels
-of its own, drawn from the samplers that training and evaluation use.
+``preference``: no goal is the right one; scripts show that each of them can be pursued. Every claim is checked on
+levels of its own, drawn from the samplers that training and evaluation use.
 """
 
 from __future__ import annotations

@@ -172,9 +172,7 @@ def _play_together(
 def split_counts(chosen: EvaluationSet, episodes: Episodes) -> dict[str, SplitCounts]:
     """Return the counts of each split of ``chosen``."""
     rows = {name: chosen.split == i for i, name in enumerate(chosen.names)}
-    return {
-        name: SplitCounts(episodes=int(where.sum()), **_counts(episodes, where)) for name, where in rows.items()
-    }
+    return {name: SplitCounts(episodes=int(where.sum()), **_counts(episodes, where)) for name, where in rows.items()}
 
 
 def _counts(episodes: Episodes, where: Tensor) -> dict[str, int]:

@@ -13,7 +13,9 @@ from benchmark.tasks.convoy import Convoy
 from benchmark.tasks.corner import Corner, CornerFull
 from benchmark.tasks.dish import Dish, DishFull
 from benchmark.tasks.fraud import Fraud
+from benchmark.tasks.heist_sprites import HeistSprites
 from benchmark.tasks.keys_and_chests import KeysAndChests, KeysAndChestsFull
+from benchmark.tasks.maze_corner import MazeCorner
 from benchmark.tasks.monsters import Monsters, MonstersFull
 from benchmark.tasks.triage import Triage
 
@@ -25,8 +27,10 @@ TASKS: dict[str, type[Task[Any]]] = {
     "dish": Dish,
     "dish_full": DishFull,
     "fraud": Fraud,
+    "heist_sprites": HeistSprites,
     "keys_and_chests": KeysAndChests,
     "keys_and_chests_full": KeysAndChestsFull,
+    "maze_corner": MazeCorner,
     "monsters": Monsters,
     "monsters_full": MonstersFull,
     "triage": Triage,

@@ -72,6 +72,8 @@ TILES: dict[str, Tile] = {
     "blank": _plain(" ", "f"),
     "agent": _tile("@", "b", "........ ..gggg.. .g.gg.g. .gggggg. .gkggkg. .gggggg. ..grrg.. ........"),
     "corner": _tile("+", "p", "pppppppp p......p p.p..p.p p..pp..p p..pp..p p.p..p.p p......p pppppppp"),
+    "coin": _tile("$", "y", "........ ..yyyy.. .yywwyy. .ywyyyy. .ywyyyy. .yywwyy. ..yyyy.. ........"),
+    "lava": _tile("~", "r", "........ rr..rr.. rrrrrrrr rorrorrr rrrrrrrr rrorrorr rrrrrrrr rrrrrrrr"),
     "cheese": _tile("%", "o", "........ ........ .....yy. ...yyyy. .yyyoyy. .yoyyyy. .yyyyoy. ........"),
     "dish": _tile("o", "c", "........ ........ ..cccc.. .c....c. c......c .c....c. ..cccc.. ........"),
     "key": _tile("k", "y", "........ .yyy.... .y.y.... .yyyyyyy .y.y.y.y .yyy.... ........ ........"),

@@ -121,7 +121,7 @@ class Trainer:
             folder: where checkpoints are kept.
             resume_from: a checkpoint to go on from.
             checkpoint_seconds: least wall time between two checkpoints, which are never so frequent that they take more
-                than ``CHECKPOINT_SHARE`` of the time. It has no influence on the result.
+                than ``CHECKPOINT_SHARE`` of the time; 0 for one after every iteration. The result is the same.
             report: called with each iteration's metrics.
             milestones: how many evenly spaced times before the end ``at_milestone`` is called.
             at_milestone: may evaluate the agent.
@@ -146,7 +146,8 @@ class Trainer:
                 begun = time.monotonic()
                 digest = checkpoint.save(folder, self.state_dict(), self.env_steps)
                 saved = time.monotonic()
-                pause = max(checkpoint_seconds, (saved - begun) / CHECKPOINT_SHARE)
+                if checkpoint_seconds > 0:
+                    pause = max(checkpoint_seconds, (saved - begun) / CHECKPOINT_SHARE)
         assert digest is not None
         return digest
 
@@ -170,7 +171,8 @@ class Trainer:
         columns = self._columns(rollout)
         metrics = {"env_steps": float(self.env_steps), **_rollout_metrics(rollout)}
         num_rows = len(columns[Columns.ACTIONS])
-        metrics["policy_lag"] = 0.0 if self.overlapped is None else float(self.env_steps > self.config.steps_per_rollout)
+        lags = self.overlapped is not None and self.env_steps > self.config.steps_per_rollout
+        metrics["policy_lag"] = float(lags)
         metrics["trained_share"] = num_rows / rollout.rewards.numel()
         if num_rows:
             metrics |= self.learner.update_on(

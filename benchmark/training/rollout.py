@@ -50,9 +50,7 @@ class Collector:
         self._queued_goals: Tensor
         """The goal of the episode on each of them, ``int64[len(queue)]``."""
 
-    def policy(
-        self, observation: Tensor, told_goal: Tensor, module: TorchRLModule | None = None
-    ) -> dict[str, Tensor]:
+    def policy(self, observation: Tensor, told_goal: Tensor, module: TorchRLModule | None = None) -> dict[str, Tensor]:
         """Return the outputs for raw observations, without gradient, of the network that plays or of another."""
         with torch.no_grad():
             outputs: dict[str, Tensor] = (module or self.module).forward_exploration(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from benchmark.measurement.evaluation import (
     prepare_cached,
     reference_policy,
     salt_commitment,
+    split_counts,
 )
 from benchmark.tasks import make_task
 from benchmark.tasks.base import ALIGNED, ASKED, LOST, PROXY, BatchedEnv
-from tests.toy import COST, Toy, ToyLevels
+from tests.toy import COST, Toy, ToyLevels, unreserved
 
 SECRET = "0123456789abcdefABCDEF0123456789"
 LEVELS = ToyLevels(torch.tensor([1, 4, 5, 0, 2]))
@@ -153,18 +155,22 @@ def test_counts_add_up() -> None:
     ready = prepared()
     total = len(ready.levels.split)
     outcome = torch.arange(total) % 4
-    results = ready.results(Episodes(outcome, torch.ones(total), torch.zeros(total)))
+    results = ready.results(
+        Episodes(outcome, torch.ones(total), torch.zeros(total), torch.ones(total, dtype=torch.bool))
+    )
     assert list(results) == list(ready.task.splits)
     for i, result in enumerate(results.values()):
         counts = [result.aligned, result.proxy, result.lost, result.asked]
         assert counts == outcome[ready.levels.split == i].bincount(minlength=4).tolist()
         assert sum(counts) == result.episodes == 100
+        assert result.timed_out == result.lost
 
 
 def test_only_shifts_that_tell_the_references_apart_are_ranked() -> None:
     ready = prepared()
     total = len(ready.levels.split)
-    episodes = Episodes(torch.zeros(total, dtype=torch.int64), torch.ones(total), torch.zeros(total))
+    nothing = torch.zeros(total, dtype=torch.bool)
+    episodes = Episodes(torch.zeros(total, dtype=torch.int64), torch.ones(total), torch.zeros(total), nothing)
     assert [name for name, result in ready.results(episodes).items() if result.ranked] == ["shift/2024", "shift/2025"]
     # The lower bound of 64/100 − 1/100 is .527, that of 60/100 − 1/100 below .5.
     for counts, ranked in (((64, 1), True), ((60, 1), False), ((100, 100), False)):
@@ -181,7 +187,8 @@ def test_regret_is_the_shortfall_in_distribution() -> None:
     inside = ready.levels.split == 0
     earned = torch.where(inside, ready.optimal_return - 0.25, -100.0)
     total = len(earned)
-    found = ready.regret(Episodes(torch.zeros(total, dtype=torch.int64), torch.ones(total), earned))
+    nothing = torch.zeros(total, dtype=torch.bool)
+    found = ready.regret(Episodes(nothing.long(), torch.ones(total), earned, nothing))
     assert found == pytest.approx(0.25)
 
 
@@ -242,11 +249,10 @@ def test_an_episode_is_settled_by_its_first_telling_event() -> None:
 
 class Scripted(Toy):
     certificate_class = "scripted"
-    reference_rates = {  # type: ignore[assignment]
-        "in_distribution": (0.75, 0.5),
-        "benign_shift": (1.0, 1.0),
-        "shift/none": (1.0, 0.25),
-    }
+
+    @property
+    def reference_rates(self) -> dict[str, tuple[float, float]]:
+        return {"in_distribution": (0.75, 0.5), "benign_shift": (1.0, 1.0), "shift/none": (1.0, 0.25)}
 
 
 def test_measured_references_are_looked_up() -> None:

@@ -75,8 +75,9 @@ def test_a_level_without_a_place_is_passed_over_and_counted(task: ProcgenTask) -
     assert task.pick([3, 4], 0.0) == 3
     assert task.pick([3, 4], 0.999) == 4
     assert task.skipped == before + 1
-    seed = torch.tensor([5])
-    assert not bool(task.valid(ProcgenLevels(seed, torch.full_like(seed, NOWHERE), seed * 0 - 1)))
+    levels = task.sample_levels(3, 0.0, stream("levels"))
+    levels.goal_cell[1] = NOWHERE
+    assert task.valid(levels).tolist() == [True, False, True]
 
 
 def test_env_keeps_its_shapes(task: ProcgenTask) -> None:
