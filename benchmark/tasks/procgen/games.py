@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import warnings
+import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -89,6 +90,8 @@ class Games:
             restrict_themes=look.plain,
             paint_vel_info=look.paint_velocity,
         )
+        # Collected as part of a cycle, the wheel's buffers are freed in an order that crashes; so close it by itself.
+        weakref.finalize(self, self._games.close).atexit = False
         self._buffer = self._games._ffi.new(f"char[{STATE_BYTES}]")
 
     def step(self, actions: NDArray[np.integer[Any]]) -> Seen:
