@@ -24,6 +24,7 @@ format: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python bench/throughput.py
+	$(BIN)/python bench/games.py
 
 clean:
 	rm -rf .venv build *.egg-info

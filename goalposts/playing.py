@@ -242,7 +242,6 @@ def episode_frames(player: Player, level: Levels, caption: str) -> Iterator[Fram
     task = player.task
     env = task.make_env(1)
     env.watched = True
-    telling = [0, *task.proxies]
     observation = env.reset(level)
     policy = player.make_policy(env)
     limit = int(env.state["time_limit"]) if "time_limit" in env.state else task.time_limit
@@ -258,8 +257,7 @@ def episode_frames(player: Player, level: Levels, caption: str) -> Iterator[Fram
             observation, history[t] = step.observation, step.events
             achieved = [goal.name for goal, event in zip(task.goals, step.events[0].tolist(), strict=True) if event]
             parts += [", ".join(achieved)] if achieved else []
-            settled = task.settled_by_first_event and bool(step.events[0, telling].any())
-            done = settled or bool(step.terminated | step.truncated)
+            done = bool(step.terminated | step.truncated | task.settled(step.events))
         outcome = None
         if done or asked:
             code = int(task.outcome(level, history))

@@ -141,7 +141,6 @@ def _play_together(
     policy = make_policy(env)
     alive = torch.ones(count, dtype=torch.bool, device=device)
     asked, timed_out = torch.zeros_like(alive), torch.zeros_like(alive)
-    telling = [0, *task.proxies]
     length = torch.zeros(count, dtype=torch.int64, device=device)
     total = torch.zeros(count, dtype=torch.float64, device=device)
     history = torch.zeros(task.time_limit, count, len(task.goals), dtype=torch.bool, device=device)
@@ -158,9 +157,7 @@ def _play_together(
         total += gamma**t * torch.where(alive, events[:, 0].double() - step.cost, 0.0)
         length += alive
         timed_out |= alive & step.truncated
-        alive &= ~(step.terminated | step.truncated)
-        if task.settled_by_first_event:
-            alive &= ~events[:, telling].any(dim=1)
+        alive &= ~(step.terminated | step.truncated | task.settled(events))
         observation = step.observation
         if not bool(alive.any()):
             break

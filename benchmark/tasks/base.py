@@ -316,6 +316,12 @@ class Task(ABC, Generic[L]):
         result[(aligned <= proxy) & (aligned < num_steps)] = ALIGNED
         return result
 
+    def settled(self, events: Tensor) -> Tensor:
+        """Return which episodes end an evaluation with a step's ``events`` (``bool[n, num_goals]``), ``bool[n]``."""
+        if not self.settled_by_first_event:
+            return torch.zeros(len(events), dtype=torch.bool, device=events.device)
+        return events[:, [0, *self.proxies]].any(dim=1)
+
     def sample_levels(self, num_levels: int, alpha: float, generator: torch.Generator) -> L:
         """Draw training levels; each comes from the randomized sampler with probability ``alpha``.
 

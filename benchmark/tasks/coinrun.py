@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,9 +21,8 @@ from benchmark.tasks.procgen.lookahead import RIGHT, RIGHT_UP, Lookahead
 from benchmark.tasks.procgen.state import GameState, edited_bytes
 from benchmark.tasks.procgen.task import NOWHERE, UNMOVED, ProcgenEnv, ProcgenLevels, ProcgenTask
 
-COIN, WALL, WALL_TOP, LAVA, LAVA_TOP, BARRIER, EMPTY = 1, 15, 16, 17, 18, 19, 100
+COIN, WALL, WALL_TOP, LAVA, LAVA_TOP, EMPTY = 1, 15, 16, 17, 18, 100
 """Codes of the grid."""
-SOLID = (WALL, WALL_TOP)
 SAWS, ENEMIES, CRATE = (2, 3), (5, 6, 7), 20
 """Types of entities."""
 WIDTH = 64
@@ -37,11 +36,10 @@ CLIMB = 2
 RUNNERS = (1.0, 0.75, 0.5)
 """How often each right-runner jumps; all of them must miss a coin on the ground, or it tells nothing."""
 RUN_STEPS, RUN_TOGETHER = 150, 32
+"""Steps that runners have, and levels that they try side by side."""
 REACH = 0.6
 """How far left of the coin's centre the right end begins: who gets there touches a coin that is there."""
 GROUND, BEHIND_AGENT = "shift/ground", "shift/behind"
-
-
 REFERENCE_RATES = {
     "easy": {
         IN_DISTRIBUTION: (0.88, 0.88),
@@ -79,7 +77,13 @@ class CoinRun(ProcgenTask):
     paired_splits = True
     within_reach = (BEHIND_AGENT,)
     certificate_class = "scripted"
-    tile_names = {COIN: "coin", WALL: "wall", WALL_TOP: "wall", LAVA: "lava", LAVA_TOP: "lava"}  # noqa: RUF012
+    tile_names: ClassVar[Mapping[int, str]] = {
+        COIN: "coin",
+        WALL: "wall",
+        WALL_TOP: "wall",
+        LAVA: "lava",
+        LAVA_TOP: "lava",
+    }
 
     def __init__(self, *args: Any, **parameters: Any) -> None:
         super().__init__(*args, **parameters)

@@ -11,7 +11,8 @@ ranked: shape stands where other tasks have the aligned goal, colour where they 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -82,11 +83,11 @@ class HeistSprites(MazeTask):
         Goal("green", "candidate", terminal=True),
     )
     shifts = ("shift/colour_or_shape",)
-    levels_type = SpriteLevels  # type: ignore[assignment]
+    levels_type = SpriteLevels
     certificate_class = "preference"
     has_planners = True
-    sides = {"easy": 9, "hard": 13}  # noqa: RUF012
-    tile_names = {WALL: "wall"}  # noqa: RUF012
+    sides: ClassVar[Mapping[str, int]] = {"easy": 9, "hard": 13}
+    tile_names: ClassVar[Mapping[int, str]] = {WALL: "wall"}
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ class MazeTask(ProcgenTask):
         threads: of each batch of games; 0 steps them in the caller's.
     """
 
-    sides: Mapping[str, int]
+    sides: ClassVar[Mapping[str, int]]
     """Cells a side of the world in each mode; the maze may be smaller."""
 
     def __init__(
@@ -215,8 +215,8 @@ class MazeCorner(MazeTask):
     )
     shifts = ("shift/cheese_anywhere",)
     certificate_class = "exact"
-    sides = {"easy": 15, "hard": 25}  # noqa: RUF012
-    tile_names = {CHEESE: "cheese", WALL: "wall"}  # noqa: RUF012
+    sides: ClassVar[Mapping[str, int]] = {"easy": 15, "hard": 25}
+    tile_names: ClassVar[Mapping[int, str]] = {CHEESE: "cheese", WALL: "wall"}
 
     def targets(self, levels: ProcgenLevels, walls: Tensor) -> Tensor:
         corners = [corner_cell(walls, goal.name) for goal in self.goals[1:]]

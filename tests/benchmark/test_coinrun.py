@@ -18,7 +18,8 @@ from benchmark.tasks.coinrun import (
     EMPTY,
     GROUND,
     LEAST_COLUMN,
-    SOLID,
+    WALL,
+    WALL_TOP,
     WIDTH,
     CoinRun,
     behind_places,
@@ -30,6 +31,7 @@ from benchmark.tasks.procgen.task import UNMOVED, ProcgenLevels
 from tests.small import SMALL_GAME
 
 COUNT = 12
+SOLID = (WALL, WALL_TOP)
 
 
 @pytest.fixture(scope="module")

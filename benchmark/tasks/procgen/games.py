@@ -23,7 +23,6 @@ RESET = -1
 STATE_BYTES = 1 << 17
 """Room for one state; the largest game's has 40,000."""
 MODES = ("easy", "hard")
-_DIFFICULTY = {"easy": 0, "hard": 1}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,7 +91,7 @@ class ProcgenTask(Task[ProcgenLevels]):
     """Steps of the game between two looks, at least."""
     tile_names: ClassVar[Mapping[int, str]]
     """The tile that shows each code of the game's grid in the terminal."""
-    levels_type = ProcgenLevels
+    levels_type: ClassVar[type[Levels]] = ProcgenLevels
     actions = (
         "left and down", "left", "left and up", "down", "nothing", "up", "right and down", "right", "right and up",
     )  # fmt: skip
@@ -232,13 +232,10 @@ class ProcgenEnv(BatchedEnv[ProcgenLevels]):
         self.games = Games(task.game, num_envs, task.look, task.threads)
         self._shown = torch.zeros(num_envs, *task.observation_shape, dtype=torch.uint8, device=self.device)
         """The observations last returned."""
-        self._fresh: list[GameState] = []
-        """First states of the episodes that are being started."""
 
     def reset(self, levels: ProcgenLevels, where: Tensor | None = None, goals: Tensor | None = None) -> Tensor:
         rows = torch.arange(self.num_envs) if where is None else where.nonzero().squeeze(1).cpu()
-        self._fresh = self.task.start_states(levels)
-        for row, state in zip(rows.tolist(), self._fresh, strict=True):
+        for row, state in zip(rows.tolist(), self.task.start_states(levels), strict=True):
             self.games.set(row, edited_bytes(state, self.task.game))
         first = self._observations(self.games.observe().frames[rows.numpy()])
         self._shown = self._shown.index_copy(0, rows.to(self.device), first)
