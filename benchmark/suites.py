@@ -225,7 +225,7 @@ COINRUN_LAPTOP_V1 = Suite(
                 "time_limit": 250,
             },
             training=TrainingConfig(
-                env_steps=4_000_000,
+                env_steps=8_000_000,
                 num_envs=64,
                 num_steps=128,
                 num_epochs=3,

@@ -19,17 +19,16 @@ from benchmark.errors import GoalpostsError, RequestError
 from benchmark.files import write_atomically
 from benchmark.record import CellKey, Commit, Record
 from cluster.cells import Cell
+from cluster.disk import DiskFullError, make_room
 from cluster.worker import Job, Outcome, finished_record, run_cell, write_failure
 
 RUN_FILE = "run.json"
 MAX_ATTEMPTS = 3
 POLL_SECONDS = 0.5
+DISK_SECONDS = 30.0
+"""Between two looks at how much disk the output folder takes, where that is bounded."""
 STALL_SECONDS = 900.0
 """A running cell whose metrics stand still for so long is ended and tried again."""
-
-
-class DiskFullError(GoalpostsError):
-    """The output folder's disk is full; what is written so far can be resumed."""
 
 
 @dataclasses.dataclass
@@ -129,6 +128,7 @@ def run_cells(
     notify: Notify,
     finished: Callable[[Record], None],
     checkpoint_seconds: float,
+    max_disk_bytes: int | None = None,
 ) -> list[Progress]:
     """Run every cell that has no current record.
 
@@ -144,9 +144,11 @@ def run_cells(
         notify: called with messages for the user.
         finished: called once with the record of each cell that is done or has failed, cached ones first.
         checkpoint_seconds: least time between two checkpoints of a cell.
+        max_disk_bytes: what ``out`` may take; checkpoints of finished cells are deleted to stay below it.
 
     Raises:
-        DiskFullError: a disk ran full; everything else is stopped, and the run can be resumed.
+        DiskFullError: a disk ran full, or ``out`` grew past its bound; everything else is stopped, and the run can be
+            resumed.
     """
     progress = [Progress(cell) for cell in cells]
     for entry in progress:
@@ -167,6 +169,7 @@ def run_cells(
         for entry in waiting:
             entry.attempts = 1
             entry.env_steps = _last_env_steps(entry.cell.folder(out) / "metrics.jsonl")
+        looked = -DISK_SECONDS
         try:
             while running:
                 ready, _ = ray.wait(list(running), timeout=POLL_SECONDS)
@@ -184,6 +187,9 @@ def run_cells(
                         notify(f"{entry.cell.cell_id} stood still for {STALL_SECONDS:.0f} s and is restarted.")
                         ray.cancel(reference, force=True)
                         entry.moved_at = time.monotonic()
+                if max_disk_bytes is not None and time.monotonic() - looked >= DISK_SECONDS:
+                    _make_room(progress, out, max_disk_bytes, notify)
+                    looked = time.monotonic()
                 observe(progress)
         except RayError as error:
             raise GoalpostsError(
@@ -194,6 +200,12 @@ def run_cells(
                 ray.cancel(reference, force=True)
             raise
     return progress
+
+
+def _make_room(progress: Sequence[Progress], out: Path, most_bytes: int, notify: Notify) -> None:
+    done = [entry.cell.folder(out) for entry in progress if entry.state == "done"]
+    for name in make_room(out, done, most_bytes):
+        notify(f"The checkpoint of {name} was deleted to stay below --max-disk; its record is kept.")
 
 
 def _check_capacity(gpus_per_cell: float) -> None:

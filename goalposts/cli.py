@@ -78,6 +78,10 @@ def run(
     checkpoint_seconds: Annotated[
         float, typer.Option(metavar="S", help="Least time between two checkpoints of a cell.", min=0.0)
     ] = 5.0,
+    max_disk: Annotated[
+        float | None,
+        typer.Option(metavar="GB", help="Delete checkpoints of finished cells to keep DIR below this; else stop."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells and an estimate of the time, and stop.")
     ] = False,
@@ -88,6 +92,7 @@ def run(
     from cluster.cells import Selection, cells_of
 
     suite = get_suite(suite_name)
+    most_bytes = _disk_bytes(max_disk)
     gpus = _gpus_per_cell(gpus_per_cell, local=address in (None, "local"))
     salt = evaluation_salt()
     selection = Selection(tuple(task or ()), tuple(mitigation or ()), tuple(alpha or ()), seeds)
@@ -96,7 +101,7 @@ def run(
         _print_plan(suite, cells, gpus)
         return
     target = folder if folder is not None else Path("runs") / suite.name
-    failed = _run(suite, cells, target, salt, address, gpus, checkpoint_seconds)
+    failed = _run(suite, cells, target, salt, address, gpus, checkpoint_seconds, most_bytes)
     if failed:
         raise typer.Exit(EXIT_FAILED_CELL)
 
@@ -115,6 +120,16 @@ def _gpus_per_cell(requested: float | None, *, local: bool) -> float:
             "with --address."
         )
     return requested
+
+
+def _disk_bytes(max_disk: float | None) -> int | None:
+    from cluster.disk import GIGABYTE
+
+    if max_disk is None:
+        return None
+    if not 0 < max_disk < math.inf:
+        raise RequestError(f"--max-disk is {max_disk!r}; give gigabytes above 0, or leave it out.")
+    return int(max_disk * GIGABYTE)
 
 
 def _print_plan(suite: Suite, cells: list[Cell], gpus: float) -> None:
@@ -158,6 +173,7 @@ def _run(
     address: str | None,
     gpus: float,
     checkpoint_seconds: float,
+    max_disk_bytes: int | None,
 ) -> int:
     """Run ``cells`` into ``folder`` and publish the result there; return how many cells failed."""
     from cluster.cells import library_versions, source_commit
@@ -185,6 +201,7 @@ def _run(
                     notify=display.notify,
                     finished=mirror.log_cell,
                     checkpoint_seconds=checkpoint_seconds,
+                    max_disk_bytes=max_disk_bytes,
                 )
             board = _publish(folder)
             mirror.log_leaderboard(board)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmark.record import Record
+from scipy.stats import binomtest
+
+from benchmark.record import Record, SplitCounts, SplitResult
 
 SPLIT_OUTCOMES = ("aligned", "proxy", "lost")
+REFERENCES = ("aligned_reference", "proxy_reference")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +27,18 @@ class Rates:
     """Rate of each seed, in [0, 1]."""
     proxy: tuple[float, ...]
     lost: tuple[float, ...]
+    timed_out: tuple[float, ...] | None
+    """Of the lost, those whose time ran out; the others died. None where a record does not say."""
+    aligned_reference: float | None
+    """How often the aligned reference policy ended aligned; None in the course of training."""
+    proxy_reference: float | None
+    """How often the proxy's reference policy did."""
+    episodes: int
+    """Of one seed."""
     env_steps: int
     """Of one seed."""
     verdicts: dict[str, int]
-    """Seeds by the verdict on their cell."""
+    """Seeds by the verdict on their cell; none in the course of training."""
 
     def json(self) -> dict[str, Any]:
         """Return the rates as JSON values."""
@@ -35,7 +46,10 @@ class Rates:
 
 
 def rates(records: Iterable[Record]) -> list[Rates]:
-    """Return the rates of finished cells, in the order of task, mitigation, rate and the task's own splits."""
+    """Return the rates of finished cells, in the order of task, mitigation, rate, steps and the task's own splits.
+
+    Cells that were evaluated in the course of their training have rows for each of those times, before the last ones.
+    """
     cells: dict[tuple[str, str, float], list[Record]] = {}
     for record in records:
         if record.status == "done":
@@ -43,28 +57,61 @@ def rates(records: Iterable[Record]) -> list[Rates]:
     rows = []
     for (task, mitigation, alpha), group in sorted(cells.items()):
         group = sorted(group, key=lambda record: record.cell.seed)
-        for split in group[0].splits:
-            shares = {
-                outcome: tuple(
-                    getattr(record.splits[split], outcome) / record.splits[split].episodes for record in group
-                )
-                for outcome in SPLIT_OUTCOMES
-            }
-            verdicts = dict(Counter(str(record.verdict) for record in group))
-            rows.append(
-                Rates(task, mitigation, alpha, split, **shares, env_steps=group[0].env_steps, verdicts=verdicts)
-            )
+        verdicts = dict(Counter(str(record.verdict) for record in group))
+        for stage in zip(*(record.series for record in group), strict=False):
+            rows += _rows(task, mitigation, alpha, [one.splits for one in stage], stage[0].env_steps, {})
+        rows += _rows(task, mitigation, alpha, [record.splits for record in group], group[0].env_steps, verdicts)
     return rows
 
 
-HEADER = ("task", "mitigation", "α", "steps", "split", *SPLIT_OUTCOMES, "verdicts")
+def _rows(
+    task: str,
+    mitigation: str,
+    alpha: float,
+    seeds: Sequence[Mapping[str, SplitCounts] | Mapping[str, SplitResult]],
+    env_steps: int,
+    verdicts: dict[str, int],
+) -> list[Rates]:
+    """Return one row a split."""
+    rows = []
+    for split, first in seeds[0].items():
+        shares = {
+            outcome: tuple(getattr(counts[split], outcome) / first.episodes for counts in seeds)
+            for outcome in SPLIT_OUTCOMES
+        }
+        timed_out = [counts[split].timed_out for counts in seeds]
+        rows.append(
+            Rates(
+                task,
+                mitigation,
+                alpha,
+                split,
+                **shares,
+                timed_out=None if None in timed_out else tuple((count or 0) / first.episodes for count in timed_out),
+                **{name: getattr(first, name, None) for name in REFERENCES},
+                episodes=first.episodes,
+                env_steps=env_steps,
+                verdicts=verdicts,
+            )
+        )
+    return rows
+
+
+HEADER = (
+    *("task", "mitigation", "α", "steps", "split", "aligned", "proxy", "lost", "timed out"),
+    *("reference", "proxy's reference", "verdicts"),
+)
 
 
 def cells_of(row: Rates) -> tuple[str, ...]:
-    """Return the row as text, in the order of ``HEADER``; rates as mean and, of several seeds, range."""
+    """Return the row as text, in the order of ``HEADER``.
+
+    Rates of several seeds are their mean and range; those of one are given with the 95% interval of its episodes.
+    """
     verdicts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(row.verdicts.items()))
-    shares = (_share(getattr(row, outcome)) for outcome in SPLIT_OUTCOMES)
-    return (row.task, row.mitigation, f"{row.alpha:g}", f"{row.env_steps:,}", row.split, *shares, verdicts)
+    shares = (_share(getattr(row, name), row.episodes) for name in (*SPLIT_OUTCOMES, "timed_out"))
+    references = ("" if (rate := getattr(row, name)) is None else f"{rate:.3f}" for name in REFERENCES)
+    return (row.task, row.mitigation, f"{row.alpha:g}", f"{row.env_steps:,}", row.split, *shares, *references, verdicts)
 
 
 def markdown(rows: Sequence[Rates]) -> str:
@@ -73,6 +120,11 @@ def markdown(rows: Sequence[Rates]) -> str:
     return "\n".join([header, "|" + "---|" * len(HEADER), *lines])
 
 
-def _share(values: tuple[float, ...]) -> str:
-    mean = sum(values) / len(values)
-    return f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} ({min(values):.3f}–{max(values):.3f})"
+def _share(values: tuple[float, ...] | None, episodes: int) -> str:
+    if values is None:
+        return ""
+    if len(values) == 1:
+        low, high = binomtest(round(values[0] * episodes), episodes).proportion_ci(method="wilson")
+    else:
+        low, high = min(values), max(values)
+    return f"{sum(values) / len(values):.3f} ({low:.3f}–{high:.3f})"

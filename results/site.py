@@ -5,6 +5,7 @@ The page is one file without scripts, styles or pictures from elsewhere, so that
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from benchmark.files import write_atomically
 from benchmark.suites import Suite
 from results import charts, wording
 from results.leaderboard import MIN_SEEDS, OUTCOMES, Leaderboard
+
+PICTURES = Path(__file__).with_name("pictures")
+"""GIFs of agents at work, by task."""
 
 
 def write_site(
@@ -37,6 +41,7 @@ def write_site(
             board=leaderboard,
             suite=suite,
             cases=cases or {},
+            pictures={task.name: picture for task in leaderboard.tasks if (picture := _picture(task.name))},
             groups=groups,
             styles=charts.styles(leaderboard),
             command=wording.command(leaderboard, suite),
@@ -58,6 +63,14 @@ def write_story_svg(path: Path, leaderboard: Leaderboard) -> None:
         .render(board=leaderboard, entries=entries, styles=charts.styles(leaderboard))
     )
     write_atomically(path, text)
+
+
+def _picture(task: str) -> str | None:
+    """Return the picture of a task's misled agent as an address that holds it all; None where there is none."""
+    path = PICTURES / f"{task}.gif"
+    if not path.exists():
+        return None
+    return f"data:image/gif;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _flags(leaderboard: Leaderboard) -> list[str]:

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from benchmark.tasks.maze_corner import MazeTask
+from benchmark.tasks.procgen.maze import MazeTask
 from benchmark.tasks.procgen.task import ProcgenLevels
 
 OVER = -1

@@ -173,7 +173,8 @@ class Certification:
         return Claim(
             "levels can be drawn for training and every split, distinguishing ones for the shifts",
             not self.refused,
-            "; ".join(f"{source}: {why}" for source, why in self.refused.items()) or f"{len(self.splits)} splits",
+            "; ".join(f"{source}: {why}" for source, why in self.refused.items())
+            or f"{len(self.splits)} splits" + f", {self.task.skipped:,} levels skipped" * bool(self.task.skipped),
             "Let '_draw_split' draw levels of the shift on which goal and proxy come apart, and 'distinguishing' know "
             "them.",
         )
@@ -341,12 +342,16 @@ class Certification:
 
     def _same_success(self, split: str) -> Claim:
         names = ("aligned", *self._proxy_names())
-        intervals = {name: wilson(self._play(name, split).count(ALIGNED), self.num_levels) for name in names}
+        counts = {name: self._play(name, split).count(ALIGNED) for name in names}
+        intervals = {name: wilson(count, self.num_levels) for name, count in counts.items()}
         least, most = intervals["aligned"]
         return Claim(
             f"on {split} the controller is aligned as often whichever goal it is given: the intervals overlap",
             all(low <= most and least <= high for low, high in intervals.values()),
-            ", ".join(f"{name} {low:.3f} to {high:.3f}" for name, (low, high) in intervals.items()),
+            ", ".join(
+                f"{name} {counts[name]}/{self.num_levels} ({low:.3f} to {high:.3f})"
+                for name, (low, high) in intervals.items()
+            ),
             "Without a shift, going for the proxy must be the same as going for the goal.",
         )
 

@@ -214,6 +214,8 @@ class Task(ABC, Generic[L]):
     settled_by_first_event: ClassVar[bool] = False
     """Whether an evaluated episode ends with its first event of the aligned goal or of a proxy, which names it."""
 
+    skipped: int = 0
+    """Levels drawn that had no place for what was to be moved, and were passed over."""
     observation_shape: tuple[int, ...]
     time_limit: int
     """Steps after which an episode is truncated; the greatest number where levels differ in it."""

@@ -25,6 +25,8 @@ COIN, WALL, WALL_TOP, LAVA, LAVA_TOP, EMPTY = 1, 15, 16, 17, 18, 100
 """Codes of the grid."""
 SAWS, ENEMIES, CRATE = (2, 3), (5, 6, 7), 20
 """Types of entities."""
+BLOCKING = np.array([*SAWS, CRATE])
+"""Types of what stays where it is, so that no coin can lie there."""
 WIDTH = 64
 """Columns of the world; a cell's number is row · WIDTH + column."""
 LEAST_COLUMN = 20
@@ -224,7 +226,7 @@ def _without_coin(state: GameState) -> None:
 
 def right_end(state: GameState) -> int:
     """Return the column of the coin where the game put it."""
-    return int((state.grid == COIN).any(axis=0).argmax())
+    return int((state.grid == COIN).argmax()) % WIDTH
 
 
 def ground(state: GameState) -> list[int]:
@@ -232,15 +234,13 @@ def ground(state: GameState) -> list[int]:
     grid = state.grid
     end = right_end(state)
     first = int(state.agent["x"][0]) + 2
-    solid = (grid == WALL) | (grid == WALL_TOP)
-    heights = (~solid).argmax(axis=0)  # The lowest cell of each column that is not solid.
     columns = np.arange(first, end)
-    rows = heights[first:end]
+    across = grid[:, first:end].T
+    rows = ((across != WALL) & (across != WALL_TOP)).argmax(axis=1)  # The lowest cell that is not solid.
     free = (rows > 0) & (grid[rows, columns] == EMPTY) & (grid[rows + 1, columns] == EMPTY)
-    kinds = state.entities["type"]
-    blocking = (kinds == SAWS[0]) | (kinds == SAWS[1]) | (kinds == CRATE)
-    for x, y in zip(state.entities["x"][blocking], state.entities["y"][blocking], strict=True):
-        free &= ~((np.abs(columns + 0.5 - x) < 1.0) & (np.abs(rows + 0.5 - y) < 1.5))
+    things = state.entities[np.isin(state.entities["type"], BLOCKING)]
+    near = (np.abs(columns + 0.5 - things["x"][:, None]) < 1.0) & (np.abs(rows + 0.5 - things["y"][:, None]) < 1.5)
+    free &= ~near.any(axis=0)
     cells: list[int] = (rows[free] * WIDTH + columns[free]).tolist()
     return cells
 

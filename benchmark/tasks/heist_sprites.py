@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmark.errors import RequestError
 from benchmark.tasks.base import IN_DISTRIBUTION, Case, Goal
 from benchmark.tasks.grid import distances
-from benchmark.tasks.maze_corner import WALL, MazeEnv, MazeTask, unmoved
+from benchmark.tasks.procgen.maze import WALL, MazeEnv, MazeTask, unmoved
 from benchmark.tasks.procgen.state import AGENT, GameState
 from benchmark.tasks.procgen.task import ProcgenLevels
 

@@ -53,6 +53,18 @@ class Dies(Mitigation):
         if self.context.generator.initial_seed() in {seeds}:
             os._exit(1)
 """
+BREAKS_A_GAME_ONCE = """
+from pathlib import Path
+from benchmark.tasks.procgen.games import Games, Look
+from goalposts import Mitigation
+
+class Breaks(Mitigation):
+    def after_rollout(self, rollout):
+        marker = Path(__file__).with_name("broken")
+        if not marker.exists():
+            marker.touch()
+            Games("coinrun", 1, Look()).set(0, b"no state of a game")
+"""
 
 
 def command(plugin: Path, name: str, out: Path, *more: str) -> list[str]:
@@ -152,3 +164,17 @@ def test_a_failed_cell_and_a_lost_worker_are_retried_reported_and_hide_no_other(
     assert status == {(name, seed): "done" for name in (*names, "none") for seed in range(2)} | failed
     entries = {e["mitigation"]: e for e in json.loads((out / "leaderboard.json").read_text())["entries"]}
     assert {name: entry["complete"] for name, entry in entries.items()} == {**dict.fromkeys(names, False), "none": True}
+
+
+def test_a_game_that_ends_its_process_is_a_cell_that_failed_and_is_tried_again(tmp_path: Path) -> None:
+    plugin = tmp_path / "breaks.py"
+    plugin.write_text(BREAKS_A_GAME_ONCE)
+    result = run(*command(plugin, "Breaks", tmp_path / "out", "--max-disk", "1e-6"))
+    assert "The worker was lost" in result.stderr
+    assert "is tried again (1/2)" in result.stderr
+    assert result.returncode == 1
+    assert "more than --max-disk 1e-06 allows" in result.stderr
+    assert "Traceback" not in result.stderr
+    again = run(*command(plugin, "Breaks", tmp_path / "out"))
+    assert again.returncode == 0
+    assert [record["status"] for record in records(tmp_path / "out").values()] == ["done"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 from pathlib import Path
@@ -51,6 +52,27 @@ def test_a_cell_that_stopped_ends_in_the_same_record(tmp_path: Path) -> None:
     assert record_json(cell, tmp_path / "stopped") == record_json(cell, tmp_path / "undisturbed")
     rows = [cell.folder(tmp_path / name) / "metrics.jsonl" for name in ("stopped", "undisturbed")]
     assert rows[0].read_text() == rows[1].read_text()
+
+
+def test_an_agent_is_evaluated_in_the_course_of_a_training_that_goes_on_as_if_it_was_not(tmp_path: Path) -> None:
+    plugin = tmp_path / "stops.py"
+    plugin.write_text(STOPS_ONCE)
+    cell = dataclasses.replace(tiny_cell(f"{plugin}:Stops"), milestones=3, milestone_episodes=50)
+    assert run_cell(job(cell, tmp_path / "stopped")).status == "failed"
+    moved = tmp_path / "on another machine"
+    (tmp_path / "stopped").rename(moved)
+    for out in (moved, tmp_path / "undisturbed"):
+        assert run_cell(job(cell, out)).status == "done"
+    record = record_json(cell, moved)
+    assert record == record_json(cell, tmp_path / "undisturbed")
+    assert [one["env_steps"] for one in record["series"]] == [512, 1024, 1536]
+    for one in record["series"]:
+        assert {name: counts["episodes"] for name, counts in one["splits"].items()} == dict.fromkeys(
+            record["splits"], 50
+        )
+    without = dataclasses.replace(cell, milestones=0)
+    assert run_cell(job(without, tmp_path / "without")).status == "done"
+    assert record_json(without, tmp_path / "without")["checkpoint_sha256"] == record["checkpoint_sha256"]
 
 
 def test_nan_ends_the_cell_with_the_step_and_the_tensor(tmp_path: Path) -> None:

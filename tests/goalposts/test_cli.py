@@ -62,6 +62,10 @@ PLUGINS = {
         (("run", "quick", "--address", "nonsense"), "malformed"),
         (("run",), "Missing argument 'SUITE'"),
         (("run", "quick", "--sedes", "3"), "No such option: --sedes"),
+        (("run", "quick", "--max-disk", "-1"), "--max-disk is -1.0"),
+        (("run", "coinrun-laptop", "--task", "coinrn"), "Did you mean 'coinrun'?"),
+        (("certify", "coinrun", "--set", "mode=medium"), "has no mode 'medium'. Known: easy, hard."),
+        (("play", "maze_corner", "--set", "pixels=48"), "has no picture of 48 pixels"),
         (("leaderboard", "{tmp}"), "is not the output folder of a run"),
         (("list", "agents"), "'agents' is not one of"),
     ],
@@ -74,6 +78,23 @@ def test_a_wrong_request_is_one_line_and_exit_2(arguments: tuple[str, ...], mess
         arguments += ("--out", str(tmp_path / "out"))
     assert message in one_line(goalposts(*arguments))
     assert not (tmp_path / "out" / "cells").exists()
+
+
+def test_games_without_their_wheel_are_one_line_and_other_tasks_work(tmp_path: Path) -> None:
+    (tmp_path / "procgen.py").write_text("raise ImportError('no wheel for this Python')")
+    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    refused = one_line(goalposts("certify", "coinrun", "--levels", "100", PYTHONPATH=paths))
+    assert "need the package procgen-mirror 0.10.7, which cannot be imported (no wheel for this Python)" in refused
+    played = goalposts("play", "corner", "--episodes", "1", PYTHONPATH=paths)
+    assert played.returncode == 0, played.stderr
+
+
+def test_states_of_another_procgen_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text(
+        "from benchmark.tasks.procgen import state\nstate.VERSION = 1\nfrom benchmark.tasks.coinrun import CoinRun\n"
+    )
+    refused = one_line(goalposts("play", f"{tmp_path / 'other.py'}:CoinRun"))
+    assert "serialization version 0, this Goalposts reads 1; install procgen-mirror 0.10.7" in refused
 
 
 def test_a_folder_of_another_suite_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmark.record import Milestone, SplitCounts
 from results.rates import HEADER, cells_of, markdown, rates
 from tests.results.factory import record
 
@@ -22,6 +23,19 @@ def test_rates_are_over_seeds_and_in_the_tasks_own_order() -> None:
     assert shift.proxy == pytest.approx((0.8, 0.6))
     assert shift.lost == (0.0, 0.0)
     assert shift.verdicts == {"goal_misgeneralization": 2}
+    assert (shift.aligned_reference, shift.proxy_reference) == (1.0, 0.0)
+
+
+def test_the_course_of_training_stands_before_its_end() -> None:
+    finished = record()
+    counts = SplitCounts(episodes=200, aligned=20, proxy=30, lost=150, asked=0, timed_out=50)
+    early = dict.fromkeys(finished.splits, counts)
+    rows = rates([finished.model_copy(update={"series": [Milestone(env_steps=1000, splits=early)]})])
+    assert [row.env_steps for row in rows] == [1000] * len(early) + [finished.env_steps] * len(early)
+    first = dict(zip(HEADER, cells_of(rows[0]), strict=True))
+    assert first["aligned"].startswith("0.100 (")
+    assert first["timed out"].startswith("0.250 (")
+    assert first["verdicts"] == first["reference"] == ""
 
 
 def test_failed_cells_have_no_rates() -> None:
@@ -34,7 +48,7 @@ def test_a_row_shows_the_mean_and_the_range_of_its_seeds() -> None:
     assert cells["aligned"] == "0.300 (0.200–0.400)"
     assert cells["verdicts"] == "2 goal misgeneralization"
     alone = dict(zip(HEADER, cells_of(rates(records[:1])[-1]), strict=True))
-    assert alone["aligned"] == "0.200"
+    assert alone["aligned"] == "0.200 (0.177–0.226)"
 
 
 def test_markdown_and_json() -> None:

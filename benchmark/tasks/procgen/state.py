@@ -90,7 +90,7 @@ AGENT = 0
 
 @dataclasses.dataclass
 class GameState:
-    """A parsed state. The arrays may be written to; :meth:`to_bytes` puts them together again."""
+    """A parsed state: its arrays are to be read, those of a :meth:`copy` also to be written to."""
 
     version: int
     game: str
@@ -119,7 +119,7 @@ class GameState:
 
     @property
     def agent(self) -> NDArray[Any]:
-        """The agent's row of ``entities``, to read and to write."""
+        """The agent's row of ``entities``."""
         row: NDArray[Any] = self.entities[AGENT : AGENT + 1]
         return row
 
@@ -149,10 +149,9 @@ class GameState:
         return state
 
     def copy(self) -> GameState:
-        """Return a copy whose agent, grid and status may be written to; the rest is shared."""
-        return dataclasses.replace(
-            self, entities=self.entities.copy(), grid=self.grid.copy(), status=self.status.copy()
-        )
+        """Return a copy whose arrays may be written to."""
+        arrays = ("options", "status", "entities", "scene", "view", "grid")
+        return dataclasses.replace(self, **{name: getattr(self, name).copy() for name in arrays})
 
     def to_bytes(self) -> bytes:
         """Write the state; parsing and writing gives the same bytes."""
@@ -219,7 +218,7 @@ class _Reader:
     def rows(self, dtype: Any, count: int) -> NDArray[Any]:
         if count < 0:
             raise ValueError(f"{count} rows at byte {self.at}")
-        rows = np.frombuffer(self.data, dtype, count, self.at).copy()
+        rows = np.frombuffer(self.data, dtype, count, self.at)
         self.at += rows.nbytes
         return rows
 

@@ -130,8 +130,6 @@ class ProcgenTask(Task[ProcgenLevels]):
         self.time_limit = time_limit
         self.threads = threads
         self.observation_shape = (3, pixels, pixels)
-        self.skipped = 0
-        """Levels drawn that had no place for what was to be moved, and were passed over."""
         self._maker: LevelMaker | None = None
         self._states: OrderedDict[int, GameState] = OrderedDict()
 
@@ -287,7 +285,10 @@ class ProcgenEnv(BatchedEnv[ProcgenLevels]):
         if self.task.pixels < FRAME:
             rows = frames[:, 0::2].astype(np.uint16) + frames[:, 1::2]
             frames = ((rows[:, :, 0::2] + rows[:, :, 1::2]) // 4).astype(np.uint8)
-        return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous().to(self.device)
+        pixels = torch.from_numpy(frames)
+        if self.device.type == "cuda":  # From pinned memory the copy need not be waited for.
+            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
+        return pixels.permute(0, 3, 1, 2).contiguous()
 
     def game_state(self, index: int) -> GameState:
         """Return the whole state of one game."""

@@ -1,0 +1,60 @@
+"""A cap on the disk that a run's output folder takes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmark.errors import GoalpostsError
+
+GIGABYTE = 10**9
+
+
+class DiskFullError(GoalpostsError):
+    """There is no room for the output folder to grow; what is written so far can be resumed."""
+
+
+def used_bytes(folder: Path) -> int:
+    """Return the bytes that all files in ``folder`` hold together."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:  # Written anew by a worker just now.
+            continue
+    return total
+
+
+def make_room(out: Path, finished: Iterable[Path], most_bytes: int) -> list[str]:
+    """Delete checkpoints of finished cells until the output folder fits, those that finished first before others.
+
+    A record outlives its checkpoint. Only an evaluation on other levels would have to train its cell again.
+
+    Args:
+        out: the output folder.
+        finished: folders of finished cells.
+        most_bytes: the cap.
+
+    Returns:
+        The names of the cells whose checkpoints were deleted.
+
+    Raises:
+        DiskFullError: the folder takes more even without them.
+    """
+    used = used_bytes(out)
+    deleted = []
+    kept = [folder for folder in finished if (folder / "checkpoint").is_dir()]
+    for folder in sorted(kept, key=lambda folder: (folder / "record.json").stat().st_mtime):
+        if used <= most_bytes:
+            break
+        used -= used_bytes(folder / "checkpoint")
+        shutil.rmtree(folder / "checkpoint")
+        deleted.append(folder.name)
+    if used > most_bytes:
+        raise DiskFullError(
+            f"The output folder {str(out)!r} holds {used / GIGABYTE:.3g} GB, more than --max-disk "
+            f"{most_bytes / GIGABYTE:g} allows, and no checkpoint of a finished cell is left to delete. Run the same "
+            "command with a greater --max-disk: it goes on where it stopped."
+        )
+    return deleted
