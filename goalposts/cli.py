@@ -48,7 +48,9 @@ out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print clean JSON on standard output.")]
-FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The output folder of a run.")]
+FolderArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", help="The output folder of a run, or a suite's published records.")
+]
 
 
 class Listing(StrEnum):
@@ -219,15 +221,19 @@ def _run(
 
 
 def _read_records(folder: Path) -> tuple[Suite, list[Record], list[CellKey]]:
-    """Return the suite that the folder was last run for, the records of its cells, and the cells' keys.
+    """Return the suite of a run's folder or of published entries, its records, and the keys of the cells asked for.
 
     Raises:
-        RequestError: the folder belongs to no run.
+        RequestError: the folder is neither.
     """
     from benchmark import record
     from benchmark.suites import get_suite
-    from cluster.driver import read_run
+    from cluster.driver import RUN_FILE, read_run
+    from results.publication import is_published, read_published
 
+    if is_published(folder) and not (folder / RUN_FILE).exists():
+        published = read_published(folder)
+        return get_suite(folder.name), published, [one.cell for one in published]
     suite_id, cells = read_run(folder)
     paths = [folder / "cells" / cell_id / "record.json" for cell_id, _ in cells]
     found = [record.read(path) for path in paths if path.exists()]
@@ -536,6 +542,27 @@ def site(folder: FolderArgument) -> None:
     """Rebuild the static page of a run from its records, and print its address."""
     _publish(folder.absolute())
     out.print((folder.absolute() / "site" / "index.html").as_uri(), soft_wrap=True)
+
+
+@app.command()
+def publish(
+    folder: FolderArgument,
+    root: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where published entries are kept.")] = Path(
+        "results/published"
+    ),
+) -> None:
+    """Add a run's finished records to the published ones, and rebuild the leaderboard beside them."""
+    from results import publication
+    from results.leaderboard import build_leaderboard, write_leaderboard
+
+    suite, records, _keys = _read_records(folder.absolute())
+    target = root.absolute() / suite.id
+    paths = publication.publish(records, target)
+    if not paths:
+        raise RequestError(f"{str(folder)!r} holds no finished record; run its suite first.")
+    board = write_leaderboard(target, build_leaderboard(suite, publication.read_published(target)))
+    for path in (*paths, board):
+        out.print(f"Wrote {path}", soft_wrap=True)
 
 
 def _raise_interrupt(_number: int, _frame: FrameType | None) -> None:

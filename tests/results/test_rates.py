@@ -48,7 +48,7 @@ def test_a_row_shows_the_mean_and_the_range_of_its_seeds() -> None:
     assert cells["aligned"] == "0.300 (0.200–0.400)"
     assert cells["verdicts"] == "2 goal misgeneralization"
     alone = dict(zip(HEADER, cells_of(rates(records[:1])[-1]), strict=True))
-    assert alone["aligned"] == "0.200 (0.177–0.226)"
+    assert alone["aligned"] == "0.200 (0.176–0.226)"
 
 
 def test_markdown_and_json() -> None:

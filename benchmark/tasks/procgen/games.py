@@ -92,6 +92,8 @@ class Games:
             paint_vel_info=look.paint_velocity,
         )
         # Collected as part of a cycle, the wheel's buffers are freed in an order that crashes; so close it by itself.
+        # The function that closes is looked up now: looking takes a lock, which the interrupted code may hold.
+        _ = self._games._c_lib.libenv_close
         weakref.finalize(self, self._games.close).atexit = False
         self._buffer = self._games._ffi.new(f"char[{STATE_BYTES}]")
 

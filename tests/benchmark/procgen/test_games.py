@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -74,3 +75,13 @@ def test_a_missing_wheel_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "procgen", None)
     with pytest.raises(RequestError, match=r"procgen-mirror 0\.10\.7.*The other tasks work without it"):
         module.Games("coinrun", 1, EASY)
+
+
+def test_games_close_while_their_library_is_locked() -> None:
+    """The garbage collector may close games amidst anything, also while the same thread makes others."""
+    games = Games("coinrun", 1, Look())
+    with games._games._ffi._lock:
+        closing = threading.Thread(target=games._games.close, daemon=True)
+        closing.start()
+        closing.join(timeout=60)
+        assert not closing.is_alive()
