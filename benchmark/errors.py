@@ -14,6 +14,10 @@ class RequestError(GoalpostsError):
     """The request is wrong. The message says what was wrong, the value, and how to mend it; exit code 2."""
 
 
+class MissingPackageError(RequestError):
+    """What was asked for needs a package that is not installed here."""
+
+
 class UndeclaredKnowledgeError(GoalpostsError):
     """A mitigation asked its context for something that its ``uses`` does not declare."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.errors import RequestError
+from benchmark.errors import MissingPackageError, RequestError
 from benchmark.measurement.evaluation import play, reference_policy
 from benchmark.measurement.exhaustive import optimal_values
 from benchmark.measurement.scores import GATE, RANKED_GAP, rate_difference_low, wilson
@@ -109,6 +109,8 @@ class Certification:
         for split in task.splits:
             try:
                 self.splits[split] = task.shift_levels(split, num_levels, generator("certificate", task.id, split))
+            except MissingPackageError:
+                raise
             except RequestError as error:
                 self.refused[split] = str(error)
         self.training: dict[float, Levels] = {}

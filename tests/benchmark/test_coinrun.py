@@ -159,7 +159,7 @@ def test_the_right_end_is_told_where_the_coin_is_elsewhere_and_only_when_watched
         env = task.make_env(1)
         env.watched = watched
         env.reset(levels)
-        state = env.game_state(0)
+        state = env.game_state(0).copy()
         state.agent["x"] = float(env.state["end"][0]) + 0.2
         state.agent["y"] = 12.0
         env.games.set(0, state.to_bytes())

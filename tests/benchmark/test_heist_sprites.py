@@ -171,7 +171,7 @@ def test_locks_do_nothing() -> None:
     assert bool(touched.all())
     assert bool(step.events[:, RED_GOAL].all())
     for index in range(20):
-        before, now = first[index], env.game_state(index)
+        before, now = first[index], env.game_state(index).copy()
         now.entities["life_time"] = before.entities["life_time"]
         np.testing.assert_array_equal(now.entities[AGENT + 1 :], before.entities[AGENT + 1 :])
         np.testing.assert_array_equal(now.grid, before.grid)

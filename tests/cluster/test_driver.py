@@ -169,12 +169,18 @@ def test_a_failed_cell_and_a_lost_worker_are_retried_reported_and_hide_no_other(
 def test_a_game_that_ends_its_process_is_a_cell_that_failed_and_is_tried_again(tmp_path: Path) -> None:
     plugin = tmp_path / "breaks.py"
     plugin.write_text(BREAKS_A_GAME_ONCE)
-    result = run(*command(plugin, "Breaks", tmp_path / "out", "--max-disk", "1e-6"))
+    result = run(*command(plugin, "Breaks", tmp_path / "out"))
+    assert result.returncode == 0
     assert "The worker was lost" in result.stderr
     assert "is tried again (1/2)" in result.stderr
-    assert result.returncode == 1
-    assert "more than --max-disk 1e-06 allows" in result.stderr
     assert "Traceback" not in result.stderr
-    again = run(*command(plugin, "Breaks", tmp_path / "out"))
-    assert again.returncode == 0
     assert [record["status"] for record in records(tmp_path / "out").values()] == ["done"]
+
+
+def test_a_folder_past_its_bound_ends_the_run_in_one_line(tmp_path: Path) -> None:
+    plugin = tmp_path / "fails.py"
+    plugin.write_text(FAILS_ON_ONE_SEED.format(seeds=set()))
+    result = run(*command(plugin, "Fails", tmp_path / "out", "--max-disk", "1e-6"))
+    assert result.returncode == 1
+    assert "more than --max-disk 1e-06 allows" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.errors import RequestError
+from benchmark.errors import MissingPackageError
 from benchmark.tasks.procgen.state import GameState, agent_place
 
 GENERATOR_NUMBERS = 625
@@ -58,7 +58,7 @@ def _wheel() -> Any:
             warnings.simplefilter("ignore")
             from procgen import ProcgenGym3Env
     except ImportError as error:
-        raise RequestError(
+        raise MissingPackageError(
             f"The Procgen tasks need the package procgen-mirror 0.10.7, which cannot be imported ({error}); it has "
             "wheels for Python 3.11 and 3.12 on Linux, macOS and Windows. The other tasks work without it."
         ) from error

@@ -42,7 +42,7 @@ def test_parsing_and_writing_gives_the_same_bytes(game: str, look: Look) -> None
 
 def test_an_edit_is_read_back_by_the_game() -> None:
     games = Games("coinrun", 1, LOOKS[0])
-    state = GameState.from_bytes(games.get(0))
+    state = GameState.from_bytes(games.get(0)).copy()
     state.agent["x"] = 3.25
     state.status["timeout"] = 77
     games.set(0, edited_bytes(state, "coinrun"))
