@@ -7,9 +7,9 @@ and negative where it serves the goal alone. No critic and no planner is asked: 
 
 Every rollout plays three kinds of levels side by side: new ones of the training distribution; levels replayed from a
 buffer of those scored before, by rank and staleness as in prioritized level replay (Jiang et al. 2021a); and one edited
-child of each replayed level (unrestricted edits, as in Parker-Holder et al. 2022). New and replayed levels are trained
-on. Children are not, until they have been scored and, if that was high enough to enter the buffer, replayed: so the
-edits search, and a level is trained on because of what the agent does there. All are scored, and all their steps count.
+child of each replayed level (unrestricted edits, as in Parker-Holder et al. 2022). All are trained on and scored, and
+all enter the buffer if their score is high enough. The children are trained on because the levels that mislead the
+agent most hold no reward that it would ever find; among their neighbours are some that do.
 """
 
 from __future__ import annotations
@@ -50,21 +50,19 @@ class ProxyAdversary(Mitigation):
         if not 0.0 <= self.replay_share <= 0.5:
             raise ValueError(f"replay_share is {self.replay_share!r}; give 0 to 0.5, as the children double it")
         self.buffer = LevelBuffer(self.buffer_size, self.temperature, self.staleness_coeff)
-        self._num_children = 0
-        """Levels at the end of the running rollout that are children."""
 
     def setup(self, context: Context) -> None:
         super().setup(context)
         self.buffer.check_capacity(context.num_envs)
 
     def sample_levels(self, num_levels: int) -> Levels:
-        self._num_children = min(int(self.replay_share * num_levels), len(self.buffer))
-        if not self._num_children:
+        num_replayed = min(int(self.replay_share * num_levels), len(self.buffer))
+        if not num_replayed:
             return self.context.sample_levels(num_levels)
         assert self.buffer.levels is not None
-        parents = self.buffer.levels[self.buffer.sample(self._num_children, self.context.generator)]
+        parents = self.buffer.levels[self.buffer.sample(num_replayed, self.context.generator)]
         children = self.context.edit_levels(parents, self.num_edits, restricted=False)
-        num_new = num_levels - 2 * self._num_children
+        num_new = num_levels - 2 * num_replayed
         new = [self.context.sample_levels(num_new)] if num_new else []
         return type(parents).concatenate([*new, parents, children])
 
@@ -72,17 +70,13 @@ class ProxyAdversary(Mitigation):
         """Score the levels and record them."""
         gamma = self.context.gamma
         earned = episode_returns(rollout.events[..., 0].float(), rollout.done, gamma)
-        forgone = torch.stack([
-            episode_returns(_rewards(rollout, proxy, terminal), rollout.done, gamma).mean
-            for proxy, terminal in zip(self.context.proxy_goals, self.context.terminal_proxies, strict=True)
-        ])
+        forgone = torch.stack(
+            [
+                episode_returns(_rewards(rollout, proxy, terminal), rollout.done, gamma).mean
+                for proxy, terminal in zip(self.context.proxy_goals, self.context.terminal_proxies, strict=True)
+            ]
+        )
         self.buffer.record(rollout.levels, forgone.amax(dim=0) - earned.mean, earned.best)
-
-    def sample_weights(self, rollout: Rollout) -> Tensor:
-        """Give no weight to children."""
-        weights = torch.ones_like(rollout.rewards)
-        weights[:, weights.shape[1] - self._num_children :] = 0.0
-        return weights
 
     def state_dict(self) -> dict[str, Any]:
         return {"buffer": self.buffer.state_dict()}
