@@ -173,6 +173,11 @@ class Context:
         self._require(Knowledge.PROXY_GOALS)
         return self._task.proxies
 
+    @property
+    def terminal_proxies(self) -> tuple[bool, ...]:
+        """Whether each of ``proxy_goals`` would end an episode that is rewarded for it (needs ``proxy_goals``)."""
+        return tuple(self._task.goals[proxy].terminal for proxy in self.proxy_goals)
+
     def achievable(self, levels: Levels) -> Tensor:
         """Return which goals can be achieved on each level, ``bool[num_levels, num_goals]`` (``candidate_rewards``)."""
         self._require(Knowledge.CANDIDATE_REWARDS)

@@ -33,13 +33,18 @@ class LoadedPlugin:
         """Return all hyperparameters, the defaults replaced by ``overrides``.
 
         Raises:
-            RequestError: the mitigation has no such hyperparameter.
+            RequestError: the mitigation has no such hyperparameter, or refuses the value.
         """
         defaults = self.cls.defaults()
         for name in overrides:
             if name not in defaults:
                 raise unknown_name(f"hyperparameter of {self.name!r}", name, defaults)
-        return {**defaults, **overrides}
+        values = {**defaults, **overrides}
+        try:
+            self.cls(**values)
+        except Exception as error:
+            raise RequestError(f"Mitigation {self.name!r} refuses its hyperparameters: {one_line(error)}.") from error
+        return values
 
 
 def registered() -> dict[str, EntryPoint]:

@@ -1,4 +1,9 @@
-"""The level buffer of prioritized level replay (Jiang et al. 2021, "Prioritized Level Replay", section 3)."""
+"""The level buffer of prioritized level replay.
+
+Jiang et al. 2021a, "Prioritized Level Replay", section 3, has the replay distribution; Jiang et al. 2021b,
+"Replay-Guided Adversarial Environment Design", the update of a full buffer. Both take one level at a time; here a
+rollout's levels are taken together, as in JaxGMG: a batch is drawn without replacement, and a batch competes to enter.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +15,15 @@ from torch import Tensor
 
 from goalposts import Levels
 
+_COLUMNS = ("scores", "best_returns", "last_played")
+
 
 class LevelBuffer:
-    """Levels with their scores and the time each was last sampled.
+    """Levels, no two alike, with their scores, the best return on each and when each was last played.
 
     Args:
         capacity: greatest number of levels.
-        temperature: β; the lower, the more the best-ranked levels prevail.
+        temperature: β > 0; the lower, the more the best-ranked levels prevail.
         staleness_coeff: ρ in [0, 1], the share of the staleness distribution in the mixture.
     """
 
@@ -27,64 +34,138 @@ class LevelBuffer:
         self.levels: Levels | None = None
         self.scores = torch.zeros(0)
         """``float32[size]``"""
-        self.last_sampled = torch.zeros(0, dtype=torch.int64)
+        self.best_returns = torch.zeros(0)
+        """``float32[size]``: the greatest discounted return seen on each level since it entered."""
+        self.last_played = torch.zeros(0, dtype=torch.int64)
         """``int64[size]``, on the clock of :attr:`time`."""
         self.time = 0
-        """Batches sampled or inserted so far."""
+        """Batches played so far."""
+        self._hashes = torch.zeros(0, dtype=torch.int64)
+        """``int64[size]``"""
 
     def __len__(self) -> int:
         return len(self.scores)
 
+    def check_capacity(self, num_levels: int) -> None:
+        """Raise ``ValueError`` if a batch of ``num_levels`` has no room."""
+        if self.capacity < num_levels:
+            raise ValueError(f"buffer_size is {self.capacity}; give at least {num_levels}, a rollout's levels")
+
     def probabilities(self) -> Tensor:
         """Return the replay distribution (1 − ρ)·P_S + ρ·P_C over the buffer, ``float64[size]``.
 
-        P_S ∝ (1 / rank)^(1/β) with the greatest score at rank 1 (equation 3), P_C ∝ time since last sampled
-        (equation 4).
+        Jiang et al. 2021a: P_S ∝ (1 / rank)^(1/β) with the greatest score at rank 1 (equation 3), and P_C ∝ c − C_i
+        (equation 4), the time since level i was last played: 0 for the batch just played, 1 for the one before it.
         """
         ranks = torch.empty_like(self.scores, dtype=torch.float64)
         order = self.scores.argsort(descending=True, stable=True)
         ranks[order] = torch.arange(1, len(self) + 1, dtype=torch.float64, device=ranks.device)
         by_score = ranks.reciprocal() ** (1 / self.temperature)
-        staleness = (self.time - self.last_sampled).double()
+        staleness = (self.time - self.last_played).double()
         if not bool(staleness.any()):
             staleness = torch.ones_like(staleness)
         by_score, staleness = by_score / by_score.sum(), staleness / staleness.sum()
         return (1 - self.staleness_coeff) * by_score + self.staleness_coeff * staleness
 
     def sample(self, num_levels: int, generator: torch.Generator) -> Tensor:
-        """Draw ``num_levels`` different levels by :meth:`probabilities`; return their rows, ``int64[num_levels]``."""
-        rows = torch.multinomial(self.probabilities(), num_levels, replacement=False, generator=generator)
-        self.time += 1
-        self.last_sampled[rows] = self.time
-        return rows
+        """Draw ``num_levels`` different levels by :meth:`probabilities`; return their rows, ``int64[num_levels]``.
 
-    def insert(self, levels: Levels, scores: Tensor) -> None:
-        """Add levels with their scores; past the capacity, those of the lowest scores leave."""
-        self.time += 1
-        fresh = torch.full((len(scores),), self.time, dtype=torch.int64, device=scores.device)
-        if self.levels is None:
-            self.levels, self.scores, self.last_sampled = levels, scores, fresh
-        else:
-            self.levels = type(levels).concatenate([self.levels, levels])
-            self.scores = torch.cat([self.scores, scores])
-            self.last_sampled = torch.cat([self.last_sampled, fresh])
-        if len(self) > self.capacity:
-            kept = self.scores.argsort(descending=True, stable=True)[: self.capacity].sort().values
-            self.levels = self.levels[kept]
-            self.scores, self.last_sampled = self.scores[kept], self.last_sampled[kept]
+        Levels of probability 0 come last, if the others are too few.
+        """
+        weights = self.probabilities().clamp(min=torch.finfo(torch.float64).tiny)
+        return torch.multinomial(weights, num_levels, replacement=False, generator=generator)
 
-    def update(self, rows: Tensor, scores: Tensor) -> None:
-        """Replace the scores of ``rows``."""
-        self.scores[rows] = scores
+    def best_ever(self, levels: Levels, best_returns: Tensor) -> Tensor:
+        """Return the greater of ``best_returns`` and what the buffer remembers of each level, ``float32[n]``."""
+        rows = self._find(levels.hashes())
+        known = rows >= 0
+        result = best_returns.clone()
+        result[known] = torch.maximum(best_returns[known], self.best_returns[rows[known]])
+        return result
+
+    def record(self, levels: Levels, scores: Tensor, best_returns: Tensor) -> None:
+        """Take note of a batch that was played.
+
+        Levels that are in the buffer get their new scores. The others enter while there is room; then each batch of
+        them is pooled with as many levels of the least replay probability, and the highest scores of the pool stay
+        (Jiang et al. 2021b, the update rule of the buffer in the appendix). A level that a batch has twice counts once.
+
+        Args:
+            levels: ``n`` levels, at most ``capacity``.
+            scores: ``float32[n]``.
+            best_returns: ``float32[n]``, from :meth:`best_ever`.
+        """
+        self.time += 1
+        hashes = levels.hashes()
+        first = _first_copies(hashes)
+        rows = self._find(hashes[first])
+        known, new = first[rows >= 0], first[rows < 0]
+        self._write(rows[rows >= 0], levels[known], hashes[known], scores[known], best_returns[known])
+        places = self._places(scores[new])
+        new, places = new[places >= 0], places[places >= 0]
+        entering = new[places >= len(self)]
+        if len(entering):
+            self._enlarge(levels[entering])
+        self._write(places, levels[new], hashes[new], scores[new], best_returns[new])
+
+    def _find(self, hashes: Tensor) -> Tensor:
+        """Return the row of each level, ``int64[n]``; -1 where the buffer does not hold it."""
+        if not len(self):
+            return torch.full_like(hashes, -1)
+        known, order = self._hashes.sort()
+        place = torch.searchsorted(known, hashes).clamp(max=len(known) - 1)
+        return torch.where(known[place] == hashes, order[place], -1)
+
+    def _places(self, scores: Tensor) -> Tensor:
+        """Return the row that each level with one of ``scores`` takes, ``int64[n]``; -1 where it does not enter."""
+        count = len(scores)
+        free = torch.arange(len(self), min(len(self) + count, self.capacity), device=scores.device)
+        num_rivals = count - len(free)
+        rivals = self.probabilities().argsort(stable=True)[:num_rivals] if num_rivals else free[:0]
+        best = torch.cat([self.scores.to(scores.device)[rivals], scores]).argsort(descending=True, stable=True)[:count]
+        stays = torch.zeros(num_rivals + count, dtype=torch.bool, device=scores.device)
+        stays[best] = True
+        places = torch.full((count,), -1, device=scores.device)
+        places[stays[num_rivals:]] = torch.cat([free, rivals[~stays[:num_rivals]]])
+        return places
+
+    def _enlarge(self, levels: Levels) -> None:
+        """Make room for ``levels`` at the end."""
+        self.levels = type(levels).concatenate([levels] if self.levels is None else [self.levels, levels])
+        for name in (*_COLUMNS, "_hashes"):
+            column = getattr(self, name).to(levels.device)
+            setattr(self, name, torch.cat([column, column.new_zeros(len(levels))]))
+
+    def _write(self, rows: Tensor, levels: Levels, hashes: Tensor, scores: Tensor, best_returns: Tensor) -> None:
+        """Put levels just played into ``rows``, in place: what a batch costs does not grow with the buffer."""
+        written = levels.tensors()
+        for name, tensor in ({} if self.levels is None else self.levels.tensors()).items():
+            tensor[rows] = written[name]
+        self._hashes[rows], self.scores[rows], self.best_returns[rows] = hashes, scores, best_returns
+        self.last_played[rows] = self.time
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the buffer as tensors and numbers."""
+        """Return a copy of the buffer as tensors and numbers."""
         levels = {} if self.levels is None else self.levels.tensors()
-        return {"levels": levels, "scores": self.scores, "last_sampled": self.last_sampled, "time": self.time}
+        return {
+            "levels": {name: tensor.clone() for name, tensor in levels.items()},
+            **{name: getattr(self, name).clone() for name in _COLUMNS},
+            "time": self.time,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any], levels_type: type[Levels], device: torch.device) -> None:
         """Take over what :meth:`state_dict` returned."""
-        self.levels = levels_type.from_tensors(state["levels"]).to(device) if state["levels"] else None
-        self.scores = state["scores"].to(device)
-        self.last_sampled = state["last_sampled"].to(device)
+        levels = {name: tensor.to(device, copy=True) for name, tensor in state["levels"].items()}
+        self.levels = levels_type.from_tensors(levels) if levels else None
+        self._hashes = torch.zeros(0, dtype=torch.int64) if self.levels is None else self.levels.hashes()
+        for name in _COLUMNS:
+            setattr(self, name, state[name].to(device, copy=True))
         self.time = state["time"]
+
+
+def _first_copies(hashes: Tensor) -> Tensor:
+    """Return the rows of the different ones among ``hashes``, each where it comes first, ``int64[m]`` in order."""
+    different, group = hashes.unique(return_inverse=True)
+    rows = torch.arange(len(hashes), device=hashes.device)
+    first = torch.full_like(different, len(hashes)).scatter_reduce(0, group, rows, "amin")
+    return first.sort().values

@@ -1,0 +1,110 @@
+"""Robust prioritized level replay: trains on the levels of high regret, and on them alone.
+
+Jiang et al. 2021b, "Replay-Guided Adversarial Environment Design", algorithm 1 (PLR⊥). An iteration plays either new
+levels of the training distribution, whose transitions carry no gradient, or levels replayed from the buffer, which do.
+All enter the buffer with an estimate of their regret, and all their steps count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from goalposts import Context, Knowledge, Levels, Mitigation, Rollout
+from mitigations.level_buffer import LevelBuffer
+from mitigations.regret import ESTIMATES, episode_returns
+
+
+@dataclasses.dataclass(eq=False)
+class Plr(Mitigation):
+    """Robust prioritized level replay.
+
+    The defaults are those published for mazes: the paper's table of hyperparameters, and the released configuration
+    ``mg_25b_robust_plr`` of facebookresearch/dcd. The paper scores levels by this estimate, or by the maximum Monte
+    Carlo one, of which ``max_latest`` is the later form.
+    """
+
+    author = "Goalposts"
+    licence = "MIT"
+    paper = "Jiang et al. 2021, Replay-Guided Adversarial Environment Design"
+    restart_rollouts = True
+
+    regret: str = "positive_value_loss"
+    """The estimate that scores a level: ``positive_value_loss``, ``max_latest`` or, with ``planner``, ``oracle``."""
+    replay_probability: float = 0.5
+    """p: how often an iteration that may replay does."""
+    buffer_size: int = 4000
+    """K: levels kept."""
+    fill_share: float = 0.5
+    """Share of the buffer that is filled before the first replay."""
+    temperature: float = 0.1
+    """β of the rank prioritization."""
+    staleness_coeff: float = 0.3
+    """ρ: weight of staleness in the replay distribution."""
+
+    def __post_init__(self) -> None:
+        if self.regret not in ESTIMATES:
+            raise ValueError(f"regret is {self.regret!r}; give one of {', '.join(ESTIMATES)}")
+        if self.regret == "oracle" and Knowledge.PLANNER not in self.uses:
+            raise ValueError("regret 'oracle' needs 'planner' in 'uses'; take 'plr_oracle' or 'accel_oracle' instead")
+        self.buffer = LevelBuffer(self.buffer_size, self.temperature, self.staleness_coeff)
+        self.phase = "new"
+        """What the running iteration plays: ``new`` or ``replay``."""
+        self.replayed = torch.zeros(0, dtype=torch.int64)
+        """Rows of the buffer that were replayed last."""
+
+    def setup(self, context: Context) -> None:
+        super().setup(context)
+        self.buffer.check_capacity(context.num_envs)
+        ready = max(int(self.fill_share * self.buffer_size), context.num_envs)
+        self._ready_size = min(ready, self.buffer_size)
+
+    def sample_levels(self, num_levels: int) -> Levels:
+        self.phase = "replay" if self._replays() else "new"
+        if self.phase == "new":
+            return self.context.sample_levels(num_levels)
+        self.replayed = self.buffer.sample(num_levels, self.context.generator)
+        return self.replayed_levels()
+
+    def _replays(self) -> bool:
+        if len(self.buffer) < self._ready_size:
+            return False
+        generator = self.context.generator
+        return float(torch.rand(1, generator=generator, device=generator.device)) < self.replay_probability
+
+    def replayed_levels(self) -> Levels:
+        """Return the levels that were replayed last."""
+        assert self.buffer.levels is not None
+        return self.buffer.levels[self.replayed]
+
+    def after_rollout(self, rollout: Rollout) -> None:
+        """Score the levels and record them."""
+        returns = episode_returns(rollout.rewards, rollout.done, self.context.gamma)
+        returns = returns._replace(best=self.buffer.best_ever(rollout.levels, returns.best))
+        scores = ESTIMATES[self.regret](self.context, rollout, returns)
+        self.buffer.record(rollout.levels, scores, returns.best)
+
+    def sample_weights(self, rollout: Rollout) -> Tensor:
+        """Give weight to replayed levels alone."""
+        return torch.full_like(rollout.rewards, 1.0 if self.phase == "replay" else 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"buffer": self.buffer.state_dict(), "phase": self.phase, "replayed": self.replayed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        device = self.context.generator.device
+        self.buffer.load_state_dict(state["buffer"], self.context.levels_type, device)
+        self.phase = state["phase"]
+        self.replayed = state["replayed"].to(device)
+
+
+@dataclasses.dataclass(eq=False)
+class PlrOracle(Plr):
+    """Robust prioritized level replay that is told the greatest return of each level."""
+
+    uses = Plr.uses | {Knowledge.PLANNER}
+    regret: str = "oracle"
