@@ -72,6 +72,15 @@ class Rollout:
     """``float32[T, N]``: the value of the state in which an episode was truncated, 0 elsewhere."""
     last_values: Tensor
     """``float32[N]``: the value of the state after the last step."""
+    importance: Tensor
+    """``float32[T, N]``: the probability of each action under the goal told now, over that under the goal it was played
+    for; 1 where ``relabel`` left the goal as it was."""
+    final_observations: Tensor
+    """``[K, *observation_shape]``: the state in which each of the ``K`` episodes that ended did so."""
+    final_rows: Tensor
+    """``int64[K]``: where that was, as ``t * N + n``."""
+    last_observations: Tensor
+    """``[N, *observation_shape]``: the state after the last step, of the next episode where one ended with it."""
     advantages: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))
     """``float32[T, N]``, unnormalized; filled in after ``relabel``."""
     value_targets: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))
@@ -168,6 +177,12 @@ class Context:
         return (0, *self._task.candidates)
 
     @property
+    def terminal_goals(self) -> tuple[bool, ...]:
+        """Whether achieving each goal ends an episode that is rewarded for it (needs ``candidate_rewards``)."""
+        self._require(Knowledge.CANDIDATE_REWARDS)
+        return tuple(goal.terminal for goal in self._task.goals)
+
+    @property
     def proxy_goals(self) -> tuple[int, ...]:
         """The proxies to fear (needs ``proxy_goals``)."""
         self._require(Knowledge.PROXY_GOALS)
@@ -234,8 +249,8 @@ class Mitigation:
     def relabel(self, rollout: Rollout) -> Rollout:
         """Rewrite a rollout before advantages are computed.
 
-        Logits, log-probabilities and values are then recomputed under the current policy; ``final_values`` and
-        ``last_values`` belong to states that a rollout does not hold, and are the hook's to rewrite.
+        Logits, log-probabilities and all values are then recomputed under the current policy and the goals now told,
+        and ``importance`` is filled in: the actions were drawn for the goals told before.
         """
         return rollout
 

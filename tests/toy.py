@@ -185,6 +185,10 @@ def rollout(num_steps: int = 4, num_envs: int = 8, seed: int = 0, **columns: Any
         "truncated": torch.zeros(shape, dtype=torch.bool),
         "final_values": torch.zeros(shape),
         "last_values": normal(num_envs),
+        "importance": torch.ones(shape),
+        "final_observations": torch.zeros(0, 2),
+        "final_rows": torch.zeros(0, dtype=torch.int64),
+        "last_observations": torch.zeros(num_envs, 2),
         "advantages": normal(*shape),
         "value_targets": normal(*shape),
     }

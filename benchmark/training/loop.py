@@ -162,8 +162,9 @@ class Trainer:
             raise NonFiniteError(f"{error} It began at environment step {self.env_steps}.") from error
         self.env_steps += self.config.steps_per_rollout
         if type(self.hooks.mitigation).overrides("relabel"):
+            played_for = rollout.told_goals.clone()
             rollout = self.hooks.relabel(rollout)
-            self.collector.refresh(rollout)
+            self.collector.refresh(rollout, played_for)
         if self.scale is not None:
             self.scale.update(rollout)
         self._estimate(rollout)

@@ -20,6 +20,7 @@ ASKS: list[tuple[Callable[[Context], Any], frozenset[Knowledge]]] = [
     ),
     (lambda given: given.candidate_goals, frozenset({Knowledge.CANDIDATE_REWARDS})),
     (lambda given: given.achievable(unreserved(2)), frozenset({Knowledge.CANDIDATE_REWARDS})),
+    (lambda given: given.terminal_goals, frozenset({Knowledge.CANDIDATE_REWARDS})),
     (lambda given: given.proxy_goals, frozenset({Knowledge.PROXY_GOALS})),
     (lambda given: given.optimal_return(unreserved(2)), frozenset({Knowledge.PLANNER})),
 ]
