@@ -170,6 +170,11 @@ class Context:
             self._require(Knowledge.LEVEL_GENERATOR)
         return self._task.edit_levels(levels, num_edits, self.generator, restricted=restricted)
 
+    def place_goals(self, levels: Levels) -> Levels:
+        """Move the aligned goal, and nothing else, in every level (needs ``level_generator``)."""
+        self._require(Knowledge.LEVEL_GENERATOR)
+        return self._task.place_goals(levels, self.generator)
+
     @property
     def candidate_goals(self) -> tuple[int, ...]:
         """The aligned goal and the candidate goals of the task (needs ``candidate_rewards``)."""
@@ -283,6 +288,15 @@ class Mitigation:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
+
+    @classmethod
+    def inapplicable(cls, task: Task[Any]) -> str | None:
+        """Return in a word what ``task`` lacks that the mitigation works with; None where it applies."""
+        if Knowledge.LEVEL_EDITOR in cls.uses and not task.has_editor:
+            return "no level editor"
+        if Knowledge.PLANNER in cls.uses and not task.has_planners:
+            return "no exact planner"
+        return None
 
     @classmethod
     def overrides(cls, hook: str) -> bool:

@@ -53,6 +53,7 @@ class Toy(Task[ToyLevels]):
     certificate_class = "exact"
     observation_shape = (2,)
     time_limit = 4
+    has_goal_position = True
     nan_at: int | None = None
     """The step after which observations are NaN."""
 
@@ -72,6 +73,9 @@ class Toy(Task[ToyLevels]):
 
     def _edit(self, levels: ToyLevels, restricted: bool, generator: torch.Generator) -> ToyLevels:
         return ToyLevels(levels.number + 1000)
+
+    def _place_goals(self, levels: ToyLevels, generator: torch.Generator) -> ToyLevels:
+        return ToyLevels(torch.randint(1000, (len(levels),), generator=generator))
 
     def achievable(self, levels: ToyLevels) -> Tensor:
         when = levels.number % 6
