@@ -126,6 +126,9 @@ class Context:
         env_steps: int,
         gamma: float,
         gae_lambda: float,
+        clip_param: float,
+        vf_loss_coeff: float,
+        entropy_coeff: float,
         generator: torch.Generator,
         level_generator: torch.Generator,
         rollout: Callable[[Levels], Rollout],
@@ -142,6 +145,10 @@ class Context:
         """Budget of the whole run."""
         self.gamma = gamma
         self.gae_lambda = gae_lambda
+        self.clip_param = clip_param
+        """Of the PPO loss, like the next two: for a mitigation that brings its own."""
+        self.vf_loss_coeff = vf_loss_coeff
+        self.entropy_coeff = entropy_coeff
         self.generator = generator
         """The mitigation's private stream."""
         self.num_goals = len(task.goals)

@@ -168,10 +168,10 @@ class Collector:
 
         An episode that goes on after the last step does so for the goal that its last transition is told now.
         """
-        outputs = self.policy(rollout.observations.flatten(0, 1), rollout.told_goals.flatten())
         before = rollout.log_probs
-        rollout.logits = outputs[Columns.ACTION_DIST_INPUTS].view_as(rollout.logits)
-        rollout.values = outputs[Columns.VF_PREDS].view_as(rollout.values)
+        steps = [self.policy(*step) for step in zip(rollout.observations, rollout.told_goals, strict=True)]
+        rollout.logits = torch.stack([outputs[Columns.ACTION_DIST_INPUTS] for outputs in steps])
+        rollout.values = torch.stack([outputs[Columns.VF_PREDS] for outputs in steps])
         rollout.log_probs = _log_probs(rollout.logits, rollout.actions)
         rollout.final_values = self._final_values(rollout)
         rollout.last_values = self.policy(rollout.last_observations, rollout.told_goals[-1])[Columns.VF_PREDS]
