@@ -78,7 +78,7 @@ class Ensemble(Mitigation):
         self._policy: PolicyHeads
         self._value: ValueHeads
         self._before: Tensor
-        """``float32[T, N, num_heads, num_actions]``: what the heads thought in the last rollout, as log-probabilities."""
+        """``float32[T, N, num_heads, num_actions]``: log-probabilities of all actions in the last rollout."""
 
     def build_module(self, spec: ModuleSpec) -> TorchRLModule:
         """Put the heads of further networks on the trunk of the first."""
