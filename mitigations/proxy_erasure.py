@@ -9,8 +9,10 @@ projection (INLP, LEACE) erases from a representation that stands still, and a p
 gradient reversal layer (Ganin et al. 2016) lags, so that the trunk fools it and hides nothing: in this method's toy
 test a fresh probe then still explained .99. The schedule of that paper is kept.
 
-What to expect: where every training episode achieves goal and proxy together, one cannot be erased without the other,
-and the agent loses what it needs. The method needs levels on which the two come apart, so a rate α above 0.
+What to expect is harm. Where training episodes achieve goal and proxy together, one cannot be erased without the
+other; and where they come apart, an agent that cannot represent that the proxy is coming cannot learn to let it be. On
+``corner`` at α = .1 (quick suite, seed 0) it took goal fidelity from .97 to .01, also with the events erased at which
+the proxy came alone.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class ProxyErasure(Mitigation):
     """Adds the variance that a linear probe of the proxies explains on the trunk to the loss.
 
     Args:
-        strength: weight of the loss at the end of training.
+        strength: weight of the loss at the end of training; 1 as in Ganin et al. 2016.
         discount: of the proxy events that the probe predicts, in [0, 1).
     """
 
