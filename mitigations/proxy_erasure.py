@@ -11,8 +11,8 @@ test a fresh probe then still explained .99. The schedule of that paper is kept.
 
 What to expect is harm. Where training episodes achieve goal and proxy together, one cannot be erased without the
 other; and where they come apart, an agent that cannot represent that the proxy is coming cannot learn to let it be. On
-``corner`` at α = .1 (quick suite, seed 0) it took goal fidelity from .97 to .01, also with the events erased at which
-the proxy came alone.
+``corner`` at α = .1 (quick suite, seed 0) it took goal fidelity from .97 to .01, and as low when only those events were
+erased at which the proxy came without the goal.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def explained_variance(features: Tensor, targets: Tensor) -> Tensor:
     shared = features.T @ targets / len(features)
     ridge = RIDGE * covariance.diagonal().mean().detach() + 1e-8
     weights = torch.linalg.solve(covariance + ridge * torch.eye(len(covariance), device=features.device), shared)
-    return ((shared * weights).sum(dim=0) / (targets.square().mean(dim=0) + 1e-8)).mean()
+    explained: Tensor = ((shared * weights).sum(dim=0) / (targets.square().mean(dim=0) + 1e-8)).mean()
+    return explained
 
 
 def event_returns(events: Tensor, done: Tensor, discount: float) -> tuple[Tensor, Tensor]:

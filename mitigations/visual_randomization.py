@@ -62,7 +62,8 @@ class VisualRandomization(Mitigation):
         log_probs_seen = torch.log_softmax(seen["action_dist_inputs"], dim=1)
         policy = (log_probs.exp() * (log_probs - log_probs_seen)).sum(dim=1)
         value = (outputs["vf_preds"].detach() - seen["vf_preds"]).square()
-        return self.coefficient * (policy + value).mean()
+        regularizer: Tensor = (policy + value).mean()
+        return self.coefficient * regularizer
 
 
 def _is_picture(observation: Tensor) -> bool:
