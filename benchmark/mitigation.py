@@ -72,6 +72,15 @@ class Rollout:
     """``float32[T, N]``: the value of the state in which an episode was truncated, 0 elsewhere."""
     last_values: Tensor
     """``float32[N]``: the value of the state after the last step."""
+    importance: Tensor
+    """``float32[T, N]``: the probability of each action under the goal told now, over that under the goal it was played
+    for; 1 where ``relabel`` left the goal as it was."""
+    final_observations: Tensor
+    """``[K, *observation_shape]``: the state in which each of the ``K`` episodes that ended did so."""
+    final_rows: Tensor
+    """``int64[K]``: where that was, as ``t * N + n``."""
+    last_observations: Tensor
+    """``[N, *observation_shape]``: the state after the last step, of the next episode where one ended with it."""
     advantages: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))
     """``float32[T, N]``, unnormalized; filled in after ``relabel``."""
     value_targets: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))
@@ -117,6 +126,9 @@ class Context:
         env_steps: int,
         gamma: float,
         gae_lambda: float,
+        clip_param: float,
+        vf_loss_coeff: float,
+        entropy_coeff: float,
         generator: torch.Generator,
         level_generator: torch.Generator,
         rollout: Callable[[Levels], Rollout],
@@ -133,6 +145,10 @@ class Context:
         """Budget of the whole run."""
         self.gamma = gamma
         self.gae_lambda = gae_lambda
+        self.clip_param = clip_param
+        """Of the PPO loss, like the next two: for a mitigation that brings its own."""
+        self.vf_loss_coeff = vf_loss_coeff
+        self.entropy_coeff = entropy_coeff
         self.generator = generator
         """The mitigation's private stream."""
         self.num_goals = len(task.goals)
@@ -161,11 +177,22 @@ class Context:
             self._require(Knowledge.LEVEL_GENERATOR)
         return self._task.edit_levels(levels, num_edits, self.generator, restricted=restricted)
 
+    def place_goals(self, levels: Levels) -> Levels:
+        """Move the aligned goal, and nothing else, in every level (needs ``level_generator``)."""
+        self._require(Knowledge.LEVEL_GENERATOR)
+        return self._task.place_goals(levels, self.generator)
+
     @property
     def candidate_goals(self) -> tuple[int, ...]:
         """The aligned goal and the candidate goals of the task (needs ``candidate_rewards``)."""
         self._require(Knowledge.CANDIDATE_REWARDS)
         return (0, *self._task.candidates)
+
+    @property
+    def terminal_goals(self) -> tuple[bool, ...]:
+        """Whether achieving each goal ends an episode that is rewarded for it (needs ``candidate_rewards``)."""
+        self._require(Knowledge.CANDIDATE_REWARDS)
+        return tuple(goal.terminal for goal in self._task.goals)
 
     @property
     def proxy_goals(self) -> tuple[int, ...]:
@@ -239,8 +266,8 @@ class Mitigation:
     def relabel(self, rollout: Rollout) -> Rollout:
         """Rewrite a rollout before advantages are computed.
 
-        Logits, log-probabilities and values are then recomputed under the current policy; ``final_values`` and
-        ``last_values`` belong to states that a rollout does not hold, and are the hook's to rewrite.
+        Logits, log-probabilities and all values are then recomputed under the current policy and the goals now told,
+        and ``importance`` is filled in: the actions were drawn for the goals told before.
         """
         return rollout
 
@@ -273,6 +300,15 @@ class Mitigation:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
+
+    @classmethod
+    def inapplicable(cls, task: Task[Any]) -> str | None:
+        """Return in a word what ``task`` lacks that the mitigation works with; None where it applies."""
+        if Knowledge.LEVEL_EDITOR in cls.uses and not task.has_editor:
+            return "no level editor"
+        if Knowledge.PLANNER in cls.uses and not task.has_planners:
+            return "no exact planner"
+        return None
 
     @classmethod
     def overrides(cls, hook: str) -> bool:

@@ -54,6 +54,8 @@ class Suite(_Model):
     milestone_episodes: int = Field(200, gt=0)
     """Episodes a split at each of them."""
     sampling: Literal["sampled", "greedy"] = "sampled"
+    ask_share: float = Field(0.1, ge=0, le=1)
+    """Greatest share of evaluation episodes in which an agent that asks for help is given it."""
 
     @property
     def id(self) -> str:

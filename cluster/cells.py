@@ -39,6 +39,7 @@ class Cell:
     milestones: int
     milestone_episodes: int
     sampling: Literal["sampled", "greedy"]
+    ask_share: float
     salt_commitment: str
 
     @property
@@ -78,6 +79,7 @@ class Cell:
                 "milestones": self.milestones,
                 "milestone_episodes": self.milestone_episodes,
                 "sampling": self.sampling,
+                "ask_share": self.ask_share,
             },
         }
 
@@ -158,6 +160,7 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
                         milestones=suite.milestones,
                         milestone_episodes=suite.milestone_episodes,
                         sampling=suite.sampling,
+                        ask_share=suite.ask_share,
                         salt_commitment=salt_commitment,
                     )
                     cells[cell.cell_id] = cell

@@ -202,7 +202,12 @@ def _play(job: Job, trainer: Trainer, chosen: EvaluationSet, purpose: str) -> Ep
     random = generator(key.suite, key.task, key.seed, job.salt, purpose, device=cell.device)
     policy = trainer.policy(cell.sampling, random)
     return play(
-        _prepared(job).task, chosen.levels, lambda _env: policy, gamma=cell.plan.training.gamma, device=cell.device
+        _prepared(job).task,
+        chosen.levels,
+        lambda _env: policy,
+        gamma=cell.plan.training.gamma,
+        ask_share=cell.ask_share,
+        device=cell.device,
     )
 
 

@@ -53,6 +53,7 @@ class Toy(Task[ToyLevels]):
     certificate_class = "exact"
     observation_shape = (2,)
     time_limit = 4
+    has_goal_position = True
     nan_at: int | None = None
     """The step after which observations are NaN."""
 
@@ -72,6 +73,9 @@ class Toy(Task[ToyLevels]):
 
     def _edit(self, levels: ToyLevels, restricted: bool, generator: torch.Generator) -> ToyLevels:
         return ToyLevels(levels.number + 1000)
+
+    def _place_goals(self, levels: ToyLevels, generator: torch.Generator) -> ToyLevels:
+        return ToyLevels(torch.randint(1000, (len(levels),), generator=generator))
 
     def achievable(self, levels: ToyLevels) -> Tensor:
         when = levels.number % 6
@@ -156,6 +160,9 @@ def context(task: Task[Any], *uses: Knowledge, num_envs: int = 8, seed: int = 0)
         env_steps=1000,
         gamma=0.9,
         gae_lambda=0.9,
+        clip_param=0.2,
+        vf_loss_coeff=0.5,
+        entropy_coeff=0.01,
         generator=torch.Generator().manual_seed(seed),
         level_generator=torch.Generator().manual_seed(seed + 1),
         rollout=no_rollout,
@@ -185,6 +192,10 @@ def rollout(num_steps: int = 4, num_envs: int = 8, seed: int = 0, **columns: Any
         "truncated": torch.zeros(shape, dtype=torch.bool),
         "final_values": torch.zeros(shape),
         "last_values": normal(num_envs),
+        "importance": torch.ones(shape),
+        "final_observations": torch.zeros(0, 2),
+        "final_rows": torch.zeros(0, dtype=torch.int64),
+        "last_observations": torch.zeros(num_envs, 2),
         "advantages": normal(*shape),
         "value_targets": normal(*shape),
     }

@@ -101,6 +101,7 @@ def play(
     make_policy: Callable[[BatchedEnv[Any]], Policy],
     *,
     gamma: float = 1.0,
+    ask_share: float = 1.0,
     device: torch.device | str = "cpu",
 ) -> Episodes:
     """Play one episode on every level.
@@ -110,6 +111,8 @@ def play(
         levels: what to play on.
         make_policy: builds the policy once the episodes have begun; agents ignore the environment they are given.
         gamma: discount of the returns.
+        ask_share: greatest share of the episodes played side by side that are given help; who asks first is. Whoever
+            asks in vain goes on with the action chosen.
         device: where to play.
 
     Raises:
@@ -122,7 +125,7 @@ def play(
         batch = levels[first : first + most].to(device)
         if len(batch) < env.num_envs:
             env = task.make_env(len(batch), device)
-        parts.append(_play_together(task, batch, env, make_policy, gamma))
+        parts.append(_play_together(task, batch, env, make_policy, gamma, ask_share))
     return Episodes(
         *(torch.cat([getattr(part, field.name) for part in parts]).cpu() for field in dataclasses.fields(Episodes))
     )
@@ -134,6 +137,7 @@ def _play_together(
     env: BatchedEnv[Any],
     make_policy: Callable[[BatchedEnv[Any]], Policy],
     gamma: float,
+    ask_share: float,
 ) -> Episodes:
     count, device = len(levels), levels.device
     env.watched = True
@@ -149,7 +153,9 @@ def _play_together(
             raise NonFiniteError(f"The observation at evaluation step {t} holds NaN or infinity.")
         actions, asks = policy(observation)
         if asks is not None:
-            asked |= asks & alive
+            asks = asks & alive
+            asks &= asks.cumsum(dim=0) <= int(ask_share * count) - asked.sum()
+            asked |= asks
             alive &= ~asks
         step = env.step(actions)
         events = step.events & alive.unsqueeze(1)

@@ -201,6 +201,8 @@ class Task(ABC, Generic[L]):
     """
     has_editor: ClassVar[bool] = True
     """Whether levels can be edited, for curricula."""
+    has_goal_position: ClassVar[bool] = False
+    """Whether training fixes where the aligned goal lies, so that moving it alone shows what is meant."""
     within_reach: ClassVar[tuple[str, ...]] = ()
     """Shifts whose goal lies so near the start that walking at random finds it often."""
     expected_share: ClassVar[float] = 0.75
@@ -373,19 +375,53 @@ class Task(ABC, Generic[L]):
             restricted: keep ambiguous levels ambiguous (the goal stays where it is).
             attempts: how often an inadmissible result is drawn anew.
         """
+
+        def edited(origin: L) -> tuple[L, Tensor]:
+            result = origin
+            for k in range(num_edits):
+                result = self._edit_once_more(origin, result, k + 1, restricted, generator, attempts)
+            return result, result.differences(origin) == num_edits
+
+        return self._changed(levels, edited, attempts)
+
+    def place_goals(self, levels: L, generator: torch.Generator, *, attempts: int = 16) -> L:
+        """Return every level with its aligned goal, and nothing else, in a place drawn anew.
+
+        A changed level is valid and not reserved; one for which no such place is found comes back unchanged.
+
+        Args:
+            levels: the levels to start from.
+            generator: source of randomness, on the levels' device.
+            attempts: how often an inadmissible place is drawn anew.
+
+        Raises:
+            RequestError: the task has no ``has_goal_position``.
+        """
+
+        def placed(origin: L) -> tuple[L, Tensor]:
+            result = self._place_goals(origin, generator)
+            return result, torch.ones(len(result), dtype=torch.bool, device=result.device)
+
+        return self._changed(levels, placed, attempts)
+
+    def _place_goals(self, levels: L, generator: torch.Generator) -> L:
+        """Return each level with its aligned goal in a place drawn anew, admissible or not."""
+        raise RequestError(
+            f"Task {self.id!r} fixes no position of its goal in training. Choose a mitigation that does not move goals."
+        )
+
+    def _changed(self, levels: L, change: Callable[[L], tuple[L, Tensor]], attempts: int) -> L:
+        """Return every level changed; ``change`` is tried anew for what is not good by its own word or inadmissible."""
         result = levels
         pending = torch.arange(len(levels), device=levels.device)
         for _ in range(attempts):
             if not len(pending):
                 break
-            origin = levels[pending]
-            edited = origin
-            for k in range(num_edits):
-                edited = self._edit_once_more(origin, edited, k + 1, restricted, generator, attempts)
-            good = ~edited.reserved() & (edited.differences(origin) == num_edits)
+            changed, good = change(levels[pending])
+            good = good & ~changed.reserved()
             if bool(good.any()):
-                good[good.clone()] = self.valid(edited[good])
-            result = result.replaced(pending[good], edited[good])
+                good[good.clone()] = self.valid(changed[good])
+            result = result.replaced(pending[good], changed[good])
             pending = pending[~good]
         return result
 

@@ -6,6 +6,7 @@ Procgen's own game (Cobbe et al. 2020), with the coin moved in the game's serial
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -79,6 +80,7 @@ class CoinRun(ProcgenTask):
     paired_splits = True
     within_reach = (BEHIND_AGENT,)
     certificate_class = "scripted"
+    has_goal_position = True
     tile_names: ClassVar[Mapping[int, str]] = {
         COIN: "coin",
         WALL: "wall",
@@ -132,13 +134,18 @@ class CoinRun(ProcgenTask):
 
     def _draw(self, num_levels: int, randomized: bool, generator: torch.Generator) -> ProcgenLevels:
         seeds = self.draw_seeds(num_levels, False, generator)
-        states = self.level_states(seeds.tolist())  # Many at once, also where they are only needed later.
-        cells = torch.full_like(seeds, UNMOVED)
+        unmoved = torch.full_like(seeds, UNMOVED)
+        levels = ProcgenLevels(seeds, unmoved, unmoved)
         if randomized:
-            draws = torch.rand(num_levels, generator=generator, device=generator.device).tolist()
-            picked = [self.pick(ground(state), draw) for state, draw in zip(states, draws, strict=True)]
-            cells = torch.tensor(picked, device=seeds.device)
-        return ProcgenLevels(seeds, cells, torch.full_like(seeds, UNMOVED))
+            return self._place_goals(levels, generator)
+        self.level_states(seeds.tolist())  # Many at once, since they are needed later.
+        return levels
+
+    def _place_goals(self, levels: ProcgenLevels, generator: torch.Generator) -> ProcgenLevels:
+        draws = torch.rand(len(levels), generator=generator, device=generator.device).tolist()
+        states = self.level_states(levels.seed.tolist())
+        picked = [self.pick(ground(state), draw) for state, draw in zip(states, draws, strict=True)]
+        return dataclasses.replace(levels, goal_cell=torch.tensor(picked, device=levels.device))
 
     def _draw_split(self, split: str, num_levels: int, generator: torch.Generator) -> ProcgenLevels:
         """Draw the same levels for every split, and show them as the split does."""

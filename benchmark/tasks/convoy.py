@@ -105,6 +105,7 @@ class Convoy(Task[ConvoyLevels]):
     levels_type = ConvoyLevels
     actions = ("left", "straight", "right")
     certificate_class = "exact"
+    has_goal_position = True
     exhaustible: ClassVar[Mapping[str, Any]] = {"length": 16, "exits": 2, "gap": 3}
 
     def __init__(
@@ -225,6 +226,9 @@ class Convoy(Task[ConvoyLevels]):
         """Return whether the car can get from its start to the exit of ``goal``, ``bool[num_levels]``."""
         rows = torch.arange(len(levels), device=levels.device)
         return reachable(levels.cones, self.ramp(levels, goal))[rows, levels.lane, 0]
+
+    def _place_goals(self, levels: ConvoyLevels, generator: torch.Generator) -> ConvoyLevels:
+        return dataclasses.replace(levels, destination=self._draw_exits(len(levels), generator))
 
     def _edit(self, levels: ConvoyLevels, restricted: bool, generator: torch.Generator) -> ConvoyLevels:
         """Toggle one cone (two thirds of the edits) or change an exit.

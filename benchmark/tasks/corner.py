@@ -60,6 +60,7 @@ class Corner(ReachTask[CornerLevels]):
     )
     shifts = ("shift/cheese_anywhere", FAR_CORNER)
     levels_type = CornerLevels
+    has_goal_position = True
     exhaustible: ClassVar[Mapping[str, Any]] = {"size": 6, "time_limit": 20}
 
     def __init__(
@@ -102,6 +103,9 @@ class Corner(ReachTask[CornerLevels]):
         walls[:, CORNER] = False
         walls.scatter_(1, torch.stack([start, cheese], dim=1), False)
         return CornerLevels(walls.view(num_levels, self.size, self.size), start, cheese)
+
+    def _place_goals(self, levels: CornerLevels, generator: torch.Generator) -> CornerLevels:
+        return dataclasses.replace(levels, cheese=open_cell(levels.walls, generator))
 
     def _edit(self, levels: CornerLevels, restricted: bool, generator: torch.Generator) -> CornerLevels:
         """Toggle one wall, move the start or, unrestricted, move the cheese: half of the edits are walls."""

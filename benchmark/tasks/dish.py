@@ -65,6 +65,7 @@ class Dish(ReachTask[DishLevels]):
     )
     shifts = ("shift/apart",)
     levels_type = DishLevels
+    has_goal_position = True
     exhaustible: ClassVar[Mapping[str, Any]] = {"size": 6, "time_limit": 20}
 
     def __init__(
@@ -102,6 +103,9 @@ class Dish(ReachTask[DishLevels]):
         dish = named[:, 2] if apart else cheese.clone()
         walls.scatter_(1, torch.stack([start, cheese, dish], dim=1), False)
         return DishLevels(walls.view(num_levels, self.size, self.size), start, cheese, dish)
+
+    def _place_goals(self, levels: DishLevels, generator: torch.Generator) -> DishLevels:
+        return dataclasses.replace(levels, cheese=open_cell(levels.walls, generator))
 
     def _edit(self, levels: DishLevels, restricted: bool, generator: torch.Generator) -> DishLevels:
         """Toggle a wall (half of the edits), move the start, move the cheese with its dish or, unrestricted, alone."""

@@ -49,6 +49,7 @@ class MazeCorner(MazeTask):
     )
     shifts = ("shift/cheese_anywhere",)
     certificate_class = "exact"
+    has_goal_position = True
     sides: ClassVar[Mapping[str, int]] = {"easy": 15, "hard": 25}
     tile_names: ClassVar[Mapping[int, str]] = {CHEESE: "cheese", WALL: "wall"}
 
@@ -70,6 +71,9 @@ class MazeCorner(MazeTask):
         levels = unmoved(self.draw_seeds(num_levels, False, generator))
         walls, start = self.mazes(levels)
         return dataclasses.replace(levels, goal_cell=self._cheese(walls, start, randomized, generator))
+
+    def _place_goals(self, levels: ProcgenLevels, generator: torch.Generator) -> ProcgenLevels:
+        return dataclasses.replace(levels, goal_cell=self._cheese(*self.mazes(levels), True, generator))
 
     def _draw_split(self, split: str, num_levels: int, generator: torch.Generator) -> ProcgenLevels:
         """Draw levels with the cheese where the split has it; under the benign shift the agent starts anywhere."""

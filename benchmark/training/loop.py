@@ -16,7 +16,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
-from benchmark.errors import HookError, NonFiniteError
+from benchmark.errors import HookError, NonFiniteError, RequestError
 from benchmark.mitigation import Context, Mitigation, ModuleSpec, Rollout
 from benchmark.randomness import Key, generator, stream_seed
 from benchmark.tasks.base import Task
@@ -47,6 +47,9 @@ class Trainer:
         stream: the key of the run's random streams: suite, task and seed. Runs that differ only in the mitigation
             share their streams; the mitigation's private one adds its name.
         device: where environments and network live.
+
+    Raises:
+        RequestError: the mitigation does not apply to the task.
     """
 
     def __init__(
@@ -60,6 +63,10 @@ class Trainer:
         mitigation_name: str,
         device: torch.device | str = "cpu",
     ) -> None:
+        if (lack := mitigation.inapplicable(task)) is not None:
+            raise RequestError(
+                f"Mitigation {mitigation_name!r} does not apply to task {task.id!r}, which has {lack}; choose others."
+            )
         self.config = config
         self.device = torch.device(device)
         self.env_steps = 0
@@ -79,6 +86,9 @@ class Trainer:
                 env_steps=config.env_steps,
                 gamma=config.gamma,
                 gae_lambda=config.gae_lambda,
+                clip_param=config.clip_param,
+                vf_loss_coeff=config.vf_loss_coeff,
+                entropy_coeff=config.entropy_coeff,
                 generator=self.generators["mitigation"],
                 level_generator=self.generators["levels"],
                 rollout=self._extra_rollout,
@@ -162,8 +172,9 @@ class Trainer:
             raise NonFiniteError(f"{error} It began at environment step {self.env_steps}.") from error
         self.env_steps += self.config.steps_per_rollout
         if type(self.hooks.mitigation).overrides("relabel"):
+            played_for = rollout.told_goals.clone()
             rollout = self.hooks.relabel(rollout)
-            self.collector.refresh(rollout)
+            self.collector.refresh(rollout, played_for)
         if self.scale is not None:
             self.scale.update(rollout)
         self._estimate(rollout)

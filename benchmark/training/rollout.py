@@ -100,7 +100,7 @@ class Collector:
         batches = [self._playing]
         index, num_levels = self._everywhere.clone(), env.num_envs
         columns: dict[str, list[Tensor]] = {name: [] for name in _COLUMNS}
-        finals: list[tuple[int, Tensor, Tensor, Tensor]] = []
+        finals, final_rows = [observation[:0]], [self._everywhere[:0]]
         for t in range(self.num_steps):
             told = env.state["goal"].clone()
             outputs = self.policy(observation, told)
@@ -117,12 +117,11 @@ class Collector:
             for name, column in zip(_COLUMNS, row, strict=True):
                 columns[name].append(column)
             observation = step.observation
-            if bool(step.truncated.any()):
-                where = step.truncated.nonzero().squeeze(1)
-                finals.append((t, where, observation[where], told[where]))
             done = step.terminated | step.truncated
             where = done.nonzero().squeeze(1)
             if len(where):
+                finals.append(observation[where])
+                final_rows.append(t * env.num_envs + where)
                 levels, goals = (self._playing[where], told[where]) if repeat else self._next_levels(len(where))
                 first = env.reset(levels, done, goals)
                 observation = observation.index_copy(0, where, first)
@@ -137,9 +136,14 @@ class Collector:
             **stacked,
             levels=type(self._playing).concatenate(batches),
             log_probs=_log_probs(stacked["logits"], stacked["actions"]),
-            final_values=self._final_values(stacked["values"], finals),
+            final_values=torch.zeros_like(stacked["values"]),
             last_values=self.policy(observation, env.state["goal"])[Columns.VF_PREDS],
+            importance=torch.ones_like(stacked["values"]),
+            final_observations=torch.cat(finals),
+            final_rows=torch.cat(final_rows),
+            last_observations=observation,
         )
+        rollout.final_values = self._final_values(rollout)
         _check_finite(
             self.num_steps,
             observations=rollout.observations,
@@ -149,25 +153,30 @@ class Collector:
         )
         return rollout
 
-    def _final_values(self, values: Tensor, finals: list[tuple[int, Tensor, Tensor, Tensor]]) -> Tensor:
+    def _final_values(self, rollout: Rollout) -> Tensor:
         """Return the values of the states in which episodes were truncated, ``float32[T, N]``."""
-        result = torch.zeros_like(values)
-        if finals:
-            observations = torch.cat([observation for _, _, observation, _ in finals])
-            told = torch.cat([told for _, _, _, told in finals])
-            final_values = self.policy(observations, told)[Columns.VF_PREDS]
-            for (t, where, _, _), part in zip(
-                finals, final_values.split([len(where) for _, where, _, _ in finals]), strict=True
-            ):
-                result[t, where] = part
-        return result
+        values = torch.zeros_like(rollout.values).flatten()
+        truncated = rollout.truncated.flatten()[rollout.final_rows]
+        if bool(truncated.any()):
+            rows = rollout.final_rows[truncated]
+            outputs = self.policy(rollout.final_observations[truncated], rollout.told_goals.flatten()[rows])
+            values[rows] = outputs[Columns.VF_PREDS]
+        return values.view_as(rollout.values)
 
-    def refresh(self, rollout: Rollout) -> None:
-        """Recompute logits, log-probabilities and values of a relabelled rollout under the current policy."""
-        outputs = self.policy(rollout.observations.flatten(0, 1), rollout.told_goals.flatten())
-        rollout.logits = outputs[Columns.ACTION_DIST_INPUTS].view_as(rollout.logits)
-        rollout.values = outputs[Columns.VF_PREDS].view_as(rollout.values)
+    def refresh(self, rollout: Rollout, played_for: Tensor) -> None:
+        """Recompute what the current policy says of a relabelled rollout; ``played_for`` holds the goals told before.
+
+        An episode that goes on after the last step does so for the goal that its last transition is told now.
+        """
+        before = rollout.log_probs
+        steps = [self.policy(*step) for step in zip(rollout.observations, rollout.told_goals, strict=True)]
+        rollout.logits = torch.stack([outputs[Columns.ACTION_DIST_INPUTS] for outputs in steps])
+        rollout.values = torch.stack([outputs[Columns.VF_PREDS] for outputs in steps])
         rollout.log_probs = _log_probs(rollout.logits, rollout.actions)
+        rollout.final_values = self._final_values(rollout)
+        rollout.last_values = self.policy(rollout.last_observations, rollout.told_goals[-1])[Columns.VF_PREDS]
+        ratio = (rollout.log_probs - before).exp()
+        rollout.importance = torch.where(rollout.told_goals == played_for, 1.0, ratio)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the environments, the stream of levels and the current observations."""

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.errors import UndeclaredKnowledgeError
+from benchmark.errors import RequestError, UndeclaredKnowledgeError
 from benchmark.mitigation import Context, Knowledge, Mitigation, sample_actions
-from tests.toy import Toy, context, unreserved
+from tests.toy import Toy, context, trainer, unreserved
 
 ASKS: list[tuple[Callable[[Context], Any], frozenset[Knowledge]]] = [
     (lambda given: given.sample_levels(2), frozenset()),
     (lambda given: given.randomized_levels(2), frozenset({Knowledge.LEVEL_GENERATOR})),
+    (lambda given: given.place_goals(unreserved(2)), frozenset({Knowledge.LEVEL_GENERATOR})),
     (lambda given: given.edit_levels(unreserved(2), 1), frozenset({Knowledge.LEVEL_EDITOR})),
     (
         lambda given: given.edit_levels(unreserved(2), 1, restricted=False),
@@ -20,6 +21,7 @@ ASKS: list[tuple[Callable[[Context], Any], frozenset[Knowledge]]] = [
     ),
     (lambda given: given.candidate_goals, frozenset({Knowledge.CANDIDATE_REWARDS})),
     (lambda given: given.achievable(unreserved(2)), frozenset({Knowledge.CANDIDATE_REWARDS})),
+    (lambda given: given.terminal_goals, frozenset({Knowledge.CANDIDATE_REWARDS})),
     (lambda given: given.proxy_goals, frozenset({Knowledge.PROXY_GOALS})),
     (lambda given: given.terminal_proxies, frozenset({Knowledge.PROXY_GOALS})),
     (lambda given: given.optimal_return(unreserved(2)), frozenset({Knowledge.PLANNER})),
@@ -75,6 +77,24 @@ class Child(Tuned):
 def test_hyperparameters_are_the_arguments_with_defaults() -> None:
     assert Mitigation.defaults() == {}
     assert Tuned.defaults() == Child.defaults() == {"rate": 0.5, "names": ("a",)}
+
+
+@pytest.mark.parametrize(
+    ("uses", "task", "lack"),
+    [
+        (Knowledge.LEVEL_EDITOR, {"has_editor": False}, "no level editor"),
+        (Knowledge.PLANNER, {"certificate_class": "scripted"}, "no exact planner"),
+        (Knowledge.LEVEL_GENERATOR, {"has_editor": False, "certificate_class": "scripted"}, None),
+    ],
+)
+def test_what_a_task_lacks_is_named(uses: Knowledge, task: dict[str, Any], lack: str | None) -> None:
+    mitigation = type("Needs", (Mitigation,), {"uses": frozenset({uses})})()
+    lacking = type("Lacking", (Toy,), task)()
+    assert mitigation.inapplicable(Toy()) is None
+    assert mitigation.inapplicable(lacking) == lack
+    if lack is not None:
+        with pytest.raises(RequestError, match=f"'mine' does not apply to task 'toy', which has {lack}"):
+            trainer(mitigation, lacking, name="mine")
 
 
 def test_overridden_hooks_are_known() -> None:

@@ -183,6 +183,21 @@ def random_actions(task: Task[Any], env: BatchedEnv[Any], *key: str) -> Tensor:
     return task.random_policy(env, stream(*key))(torch.empty(0))
 
 
+def test_a_goal_that_has_a_place_moves_alone(task: Task[Any]) -> None:
+    levels = task.sample_levels(400, 0.0, stream("levels"))
+    if not task.has_goal_position:
+        with pytest.raises(RequestError, match=f"Task '{task.id}' fixes no position of its goal"):
+            task.place_goals(levels, stream("places"))
+        return
+    placed = task.place_goals(levels, stream("places"))
+    assert bool(task.valid(placed).all())
+    assert not bool(placed.reserved().any())
+    before, after = levels.tensors(), placed.tensors()
+    assert sum(not torch.equal(before[name], after[name]) for name in before) == 1
+    assert float(task.distinguishing(placed).float().mean()) > 0.4
+    assert torch.equal(placed.hashes(), task.place_goals(levels, stream("places")).hashes())
+
+
 def test_env_keeps_its_shapes(task: Task[Any]) -> None:
     env = task.make_env(5)
     observation = env.reset(task.sample_levels(5, 0.0, stream("levels")))

@@ -10,31 +10,6 @@ from tests.small import TENSOR_TASKS
 from tests.toy import Toy, ToyLevels, context, trainer
 
 
-def told(goals: list[int], observation: Tensor) -> Tensor:
-    mitigation = GoalMulti()
-    mitigation.setup(context(Toy(), *GoalMulti.uses))
-    return mitigation.observe(observation, torch.tensor(goals))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_goal_is_appended_to_vectors(dtype: torch.dtype) -> None:
-    observation = torch.randn(3, 2, dtype=dtype)
-    seen = told([0, 2, 1], observation)
-    assert seen.dtype == dtype
-    assert torch.equal(seen[:, :2], observation)
-    assert seen[:, 2:].tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]
-
-
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
-def test_goal_is_a_channel_of_images(dtype: torch.dtype) -> None:
-    observation = torch.ones(2, 3, 4, 5, dtype=dtype)
-    seen = told([0, 2], observation)
-    assert (seen.shape, seen.dtype) == ((2, 4, 4, 5), dtype)
-    assert torch.equal(seen[:, :3], observation)
-    assert seen[:, 3].flatten(1).long().argmax(dim=1).tolist() == [0, 2]
-    assert seen[:, 3].long().sum(dim=(1, 2)).tolist() == [1, 1]
-
-
 def test_draws_every_achievable_goal_of_the_aligned_and_the_candidates() -> None:
     task = Toy()
     mitigation = GoalMulti()

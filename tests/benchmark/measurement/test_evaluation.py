@@ -107,6 +107,28 @@ def test_who_asks_for_help_has_asked() -> None:
     assert found.discounted_return.tolist() == pytest.approx([0, 1 - 4 * COST, 0, -4 * COST, 1 - 2 * COST])
 
 
+@pytest.mark.parametrize(
+    ("ask_share", "outcome"),
+    [
+        (0.0, [ALIGNED, ALIGNED, LOST, PROXY, ALIGNED]),
+        (0.39, [ALIGNED, ASKED, LOST, PROXY, ALIGNED]),
+        (0.4, [ALIGNED, ASKED, ASKED, PROXY, ALIGNED]),
+        (1.0, [ALIGNED, ASKED, ASKED, PROXY, ASKED]),
+    ],
+)
+def test_help_is_rationed_and_given_to_who_asks_first(ask_share: float, outcome: list[int]) -> None:
+    """The second episode asks at its first step, all go on asking from their second step on."""
+
+    def make(env: BatchedEnv[Any]) -> Policy:
+        def act(observation: Tensor) -> tuple[Tensor, Tensor]:
+            first = torch.tensor([False, True, False, False, False])
+            return torch.zeros(5, dtype=torch.int64), first if env.state["elapsed"][2] == 0 else ~first
+
+        return act
+
+    assert play(Toy(), LEVELS, make, ask_share=ask_share).outcome.tolist() == outcome
+
+
 def test_asking_after_the_end_changes_nothing() -> None:
     def make(env: BatchedEnv[Any]) -> Policy:
         return lambda observation: (torch.zeros(5, dtype=torch.int64), env.state["elapsed"] >= 1)

@@ -159,6 +159,19 @@ def test_levels_have_no_editor(task: ProcgenTask) -> None:
         task.edit_levels(task.sample_levels(2, 0.0, stream("levels")), 1, stream("edits"))
 
 
+def test_a_goal_that_has_a_place_moves_alone(task: ProcgenTask) -> None:
+    levels = task.sample_levels(12, 0.0, stream("levels"))
+    if not task.has_goal_position:
+        with pytest.raises(RequestError, match=f"Task '{task.id}' fixes no position of its goal"):
+            task.place_goals(levels, stream("places"))
+        return
+    placed = task.place_goals(levels, stream("places"))
+    assert bool(task.valid(placed).all())
+    assert torch.equal(placed.seed, levels.seed)
+    assert torch.equal(placed.start_cell, levels.start_cell)
+    assert int((placed.goal_cell != levels.goal_cell).sum()) > 6
+
+
 def test_pictures_are_the_game_s_own(task: ProcgenTask) -> None:
     env = task.make_env(1)
     env.reset(task.sample_levels(1, 0.0, stream("levels")))

@@ -27,7 +27,7 @@ def plain(batch: Rollout, gamma: float, gae_lambda: float) -> Tensor:
                 result[start, n] += weight * error
                 if batch.done[t, n]:
                     break
-                weight *= gamma * gae_lambda
+                weight *= gamma * gae_lambda * min(1.0, float(batch.importance[min(t + 1, num_steps - 1), n]))
     return result
 
 
@@ -38,6 +38,7 @@ def test_equals_a_plain_double_loop(gamma: float, gae_lambda: float, num_steps: 
     draw = torch.rand(num_steps, 10, generator=torch.Generator().manual_seed(1))
     batch.terminated, batch.truncated = draw < 0.2, draw > 0.8
     batch.final_values = torch.where(batch.truncated, 3.0 * draw, 0.0)
+    batch.importance = 2.0 * torch.rand(num_steps, 10, generator=torch.Generator().manual_seed(2))
     advantages, targets = generalized_advantages(batch, gamma, gae_lambda)
     torch.testing.assert_close(advantages, plain(batch, gamma, gae_lambda), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(targets, advantages + batch.values)

@@ -132,6 +132,17 @@ def test_final_values_are_those_of_truncated_states() -> None:
         torch.testing.assert_close(rollout.last_values, following.values[0])
 
 
+def test_states_after_the_last_step_of_an_episode_are_kept() -> None:
+    subject = collector()
+    for _ in range(2):
+        rollout = subject.collect()
+        assert torch.equal(rollout.final_rows.sort().values, rollout.done.flatten().nonzero().flatten())
+        ended = torch.stack([numbers(rollout), elapsed(rollout) + 1], dim=-1).flatten(0, 1)
+        assert torch.equal(rollout.final_observations.long(), ended[rollout.final_rows])
+        assert bool((rollout.importance == 1).all())
+        assert torch.equal(rollout.last_observations, subject.collect().observations[0])
+
+
 def test_what_the_policy_said_is_kept() -> None:
     subject = collector()
     rollout = subject.collect()

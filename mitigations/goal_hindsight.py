@@ -1,0 +1,106 @@
+"""Hindsight: goal conditioning in which some episodes are relabelled with another goal that they happened to achieve.
+
+After hindsight experience replay (Andrychowicz et al. 2017, section 3.2, strategy *episode* of section 4.5), brought to
+an on-policy learner as in hindsight policy gradients (Rauber et al. 2019). What must be put right there:
+
+- The actions were drawn for the goal told before, g, and are learned from as if for another, g'. The trainer recomputes
+  log-probabilities under g', so that PPO's ratio begins at 1. Each relabelled transition therefore weighs
+  π(a|s, g') / π(a|s, g) in the update, and later steps enter its advantage only with their own ratios (per-decision
+  importance sampling: Rauber et al. 2019, theorem 4.2). Both are truncated at 1, as in V-trace (Espeholt et al. 2018,
+  equation 1). Like V-trace this leaves the distribution of states as it was under g.
+- Where g' ends an episode, the relabelled one ends when g' was first achieved, and what came after carries no weight.
+  Where only g did, the episode was cut short and counts as truncated.
+- A relabelled episode is lost to g, and those are the ones that achieved something else. The episodes that could have
+  been relabelled and were not weigh 1 / (1 − share), so that g is learned from an unbiased sample.
+
+What is left: no episode is relabelled with a goal that it did *not* achieve, so that values of relabelled goals are too
+hopeful. HER accepts the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from goalposts import Rollout
+from mitigations.goal_multi import GoalMulti
+
+
+class GoalHindsight(GoalMulti):
+    """Goal conditioning with hindsight relabelling.
+
+    An episode is relabelled as far as it lies within one rollout.
+
+    Args:
+        share: of the episodes that achieved another candidate goal than their own, how many are relabelled, in [0, 1).
+            HER replays four relabelled transitions for each one as it was (section 4.5), but keeps both; here the
+            relabelled one takes the other's place.
+    """
+
+    paper = "Andrychowicz et al. 2017, Hindsight Experience Replay"
+
+    def __init__(self, share: float = 0.5) -> None:
+        if not 0 <= share < 1:
+            raise ValueError(f"share is {share!r}; give a number in [0, 1)")
+        self.share = share
+        self._relabelled: Tensor
+        """``bool[T, N]``: transitions of the present rollout that are told another goal."""
+        self._weights: Tensor
+        """``float32[T, N]``: of its transitions, but for the importance of the relabelled ones."""
+
+    def relabel(self, rollout: Rollout) -> Rollout:
+        told, events = rollout.told_goals, rollout.events
+        step = torch.arange(len(told), device=told.device).unsqueeze(1).expand_as(told)
+        episode = episode_numbers(rollout.done)
+        eligible, chosen, other = self._choose(rollout, episode)
+
+        fresh = other[episode]
+        event, old_event = (events.gather(2, goal.unsqueeze(2)).squeeze(2) for goal in (fresh, told))
+        terminal = torch.tensor(self.context.terminal_goals, device=told.device)
+        reached = torch.where(event & terminal[fresh], step, len(told)).flatten()
+        end = torch.full_like(other, len(told)).scatter_reduce(0, episode.flatten(), reached, "amin")[episode]
+        """Where the fresh goal ends each episode; past the rollout's end where it does not."""
+        relabelled = chosen[episode] & (step <= end)
+        ended_before = rollout.terminated & old_event & terminal[told]
+        terminated = (step == end) | (rollout.terminated & ~ended_before)
+        truncated = (rollout.truncated | ended_before) & ~terminated
+
+        self._relabelled = relabelled
+        self._weights = torch.where(
+            chosen[episode], relabelled.float(), torch.where(eligible[episode], 1 / (1 - self.share), 1.0)
+        )
+        rollout.told_goals = torch.where(relabelled, fresh, told)
+        rollout.rewards = torch.where(relabelled, rollout.rewards + event.float() - old_event.float(), rollout.rewards)
+        rollout.terminated = torch.where(relabelled, terminated, rollout.terminated)
+        rollout.truncated = torch.where(relabelled, truncated, rollout.truncated)
+        return rollout
+
+    def _choose(self, rollout: Rollout, episode: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return which episodes could be relabelled, which are, and with what: ``[num_episodes]`` each.
+
+        Args:
+            rollout: as it was played.
+            episode: the number of each transition's episode, ``int64[T, N]``.
+        """
+        context, num_episodes = self.context, int(episode.max()) + 1
+        achieved = torch.zeros(num_episodes, context.num_goals, device=episode.device)
+        achieved.index_add_(0, episode.flatten(), rollout.events.flatten(0, 1).float())
+        others = torch.zeros_like(achieved)
+        candidates = list(context.candidate_goals)
+        others[:, candidates] = (achieved[:, candidates] > 0).float()
+        others[episode.flatten(), rollout.told_goals.flatten()] = 0.0
+        eligible = others.any(dim=1)
+        draws = torch.rand(num_episodes, generator=context.generator, device=episode.device)
+        others[~eligible] = 1.0
+        other = torch.multinomial(others, 1, generator=context.generator).squeeze(1)
+        return eligible, eligible & (draws < self.share), other
+
+    def sample_weights(self, rollout: Rollout) -> Tensor:
+        """Weigh relabelled transitions by their truncated importance, and what came after the goal by nothing."""
+        return self._weights * torch.where(self._relabelled, rollout.importance.clamp(max=1.0), 1.0)
+
+
+def episode_numbers(done: Tensor) -> Tensor:
+    """Number the episodes of a rollout by where each transition belongs, ``int64[T, N]`` of ``bool[T, N]`` ends."""
+    ended_before = done.cumsum(dim=0) - done.long()
+    return ended_before * done.shape[1] + torch.arange(done.shape[1], device=done.device)

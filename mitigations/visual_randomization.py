@@ -1,0 +1,97 @@
+"""Visual randomization: the agent is to act and to value alike however its observation is coloured.
+
+Data-regularized actor-critic (DrAC: Raileanu et al. 2021, "Automatic Data Augmentation for Generalization in
+Reinforcement Learning", algorithm 1) with a random jitter of channels and colours (Laskin et al. 2020, "Reinforcement
+Learning with Augmented Data", section 4). Appearance alone is randomized, and in training alone: where things lie stays
+as it is, so that this helps only where the proxy is visual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from goalposts import Mitigation, ModuleSpec, Rollout
+
+if TYPE_CHECKING:
+    from ray.rllib.core.rl_module.torch import TorchRLModule
+
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Of red, green and blue (ITU-R BT.601)."""
+
+
+class VisualRandomization(Mitigation):
+    """Regularizes policy and value towards what they say of the observation as it is.
+
+    Args:
+        coefficient: α_r, weight of the regularizer.
+        strength: how far each factor may be from 1, in [0, 1); DrAC's is .4 for brightness, contrast and saturation.
+    """
+
+    author = "Goalposts"
+    licence = "MIT"
+    paper = "Raileanu et al. 2021, Automatic Data Augmentation for Generalization in Reinforcement Learning"
+
+    def __init__(self, coefficient: float = 0.1, strength: float = 0.4) -> None:
+        if not 0 <= strength < 1:
+            raise ValueError(f"strength is {strength!r}; give a number in [0, 1)")
+        self.coefficient = coefficient
+        self.strength = strength
+        self._module: TorchRLModule
+
+    def build_module(self, spec: ModuleSpec) -> TorchRLModule:
+        self._module = spec.build()
+        return self._module
+
+    def batch_columns(self, rollout: Rollout) -> Mapping[str, Tensor]:
+        """Draw each transition's factors, ``jitter`` of ``float32[T, N, num_factors]``."""
+        shape = (*rollout.rewards.shape, num_factors(rollout.observations.flatten(0, 1)))
+        draws = torch.rand(shape, generator=self.context.generator, device=rollout.rewards.device)
+        return {"jitter": 1 + self.strength * (2 * draws - 1)}
+
+    def extra_loss(self, batch: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Tensor:
+        """Return α_r (KL(π(·|s) ‖ π(·|f(s))) + (V(s) − V(f(s)))²), where π(·|s) and V(s) are constants.
+
+        The regularizers G_π and G_V of Raileanu et al. 2021, algorithm 1.
+        """
+        seen = self._module.forward_train({"obs": jittered(batch["obs"], batch["jitter"])})
+        log_probs = torch.log_softmax(outputs["action_dist_inputs"].detach(), dim=1)
+        log_probs_seen = torch.log_softmax(seen["action_dist_inputs"], dim=1)
+        policy = (log_probs.exp() * (log_probs - log_probs_seen)).sum(dim=1)
+        value = (outputs["vf_preds"].detach() - seen["vf_preds"]).square()
+        regularizer: Tensor = (policy + value).mean()
+        return self.coefficient * regularizer
+
+
+def _is_picture(observation: Tensor) -> bool:
+    """Return whether observations are pixels in red, green and blue."""
+    return observation.dtype == torch.uint8 and observation.dim() == 4 and observation.shape[1] == 3
+
+
+def num_factors(observation: Tensor) -> int:
+    """Return how many factors jitter ``[n, *shape]`` observations: one a channel or feature, two more for colours."""
+    return observation.shape[1] + 2 * _is_picture(observation)
+
+
+def jittered(observation: Tensor, factors: Tensor) -> Tensor:
+    """Return observations in another look, ``float32[n, *shape]``; pixels are in [0, 1].
+
+    Args:
+        observation: ``[n, *shape]``, pictures, maps or vectors.
+        factors: ``float32[n, num_factors]``: the gain of each channel or feature and, of colours, contrast and
+            saturation.
+    """
+    inputs = observation.float()
+    gains = factors[:, : inputs.shape[1]].reshape(*inputs.shape[:2], *[1] * (inputs.dim() - 2))
+    if not _is_picture(observation):
+        return inputs * gains
+    inputs = inputs / 255
+    contrast, saturation = factors[:, 3:].reshape(-1, 2, 1, 1, 1).unbind(dim=1)
+    weights = torch.tensor(LUMINANCE, device=inputs.device).view(1, 3, 1, 1)
+    grey = (inputs * weights).sum(dim=1, keepdim=True)
+    mean = grey.mean(dim=(2, 3), keepdim=True)
+    coloured = grey + saturation * (inputs - grey)
+    return ((mean + contrast * (coloured - mean)) * gains).clamp(0, 1)
