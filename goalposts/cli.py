@@ -306,6 +306,37 @@ def certify(
 
 
 @app.command()
+def check(
+    plugin: Annotated[
+        str, typer.Argument(metavar="PLUGIN", help="A registered name from 'list mitigations', or path.py:Class.")
+    ],
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="T", help="Only on this task, or path.py:Class; may be repeated."),
+    ] = None,
+    hook_seconds: Annotated[
+        float, typer.Option(metavar="S", help="Longest that one call of a hook may take.", min=0.1)
+    ] = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Hold a mitigation against the plugin contract, in less than a minute. Exits with 1 where it does not conform."""
+    from goalposts.checking import check as check_plugin
+    from goalposts.checking import failure, print_report
+
+    with err.status(f"Checking {plugin}…"):
+        report = check_plugin(plugin, tasks or (), hook_seconds)
+    error = failure(report)
+    if error is not None:
+        raise error
+    if as_json:
+        print(json.dumps(report.json(), indent=2, sort_keys=True))  # noqa: T201
+    else:
+        print_report(out, report)
+    if not report.conforms:
+        raise typer.Exit(EXIT_FAILED_CELL)
+
+
+@app.command()
 def play(
     task: TaskArgument,
     policy: Annotated[
