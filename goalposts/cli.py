@@ -307,7 +307,7 @@ def certify(
 
 @app.command()
 def check(
-    plugin: Annotated[
+    reference: Annotated[
         str, typer.Argument(metavar="PLUGIN", help="A registered name from 'list mitigations', or path.py:Class.")
     ],
     tasks: Annotated[
@@ -323,8 +323,8 @@ def check(
     from goalposts.checking import check as check_plugin
     from goalposts.checking import failure, print_report
 
-    with err.status(f"Checking {plugin}…"):
-        report = check_plugin(plugin, tasks or (), hook_seconds)
+    with err.status(f"Checking {reference}…"):
+        report = check_plugin(reference, tasks or (), hook_seconds)
     error = failure(report)
     if error is not None:
         raise error
@@ -390,6 +390,25 @@ def new_case(
     path, cls = write_task(name, folder)
     out.print(f"Wrote {path}. See what is left to do with:", soft_wrap=True)
     out.print(f"  {_command('goalposts')} certify {path}:{cls}", soft_wrap=True)
+
+
+plugin = typer.Typer(help="Mitigations of one's own.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(plugin, name="plugin")
+
+
+@plugin.command("new")
+def new_plugin(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Lower case with underscores, such as small_logits.")],
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Where the package goes.")] = Path(),
+) -> None:
+    """Write an installable package with a small mitigation, its entry point and a test that passes."""
+    from goalposts.skeleton import write_plugin
+
+    path, _ = write_plugin(name, folder)
+    out.print(f"Wrote {path}. Install it, hold it against the contract, and run its test with:", soft_wrap=True)
+    out.print(f'  pip install -e "{path}[dev]"', soft_wrap=True)
+    out.print(f"  {_command('goalposts')} check {name}", soft_wrap=True)
+    out.print(f"  pytest {path}", soft_wrap=True)
 
 
 @app.command()
