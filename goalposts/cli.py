@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shlex
 import signal
 import sys
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 EXIT_FAILED_CELL = 1
 EXIT_WRONG_REQUEST = 2
 EXIT_INTERRUPTED = 130
+RESUMABLE = ("run", "tune")
+"""Commands that go on where they stopped."""
 
 app = typer.Typer(
     help="A benchmark of training mitigations for goal misgeneralization.",
@@ -57,6 +60,13 @@ class Listing(StrEnum):
     TASKS = "tasks"
     MITIGATIONS = "mitigations"
     SUITES = "suites"
+
+
+class SelectBy(StrEnum):
+    """What hyperparameters may be chosen by."""
+
+    IN_DISTRIBUTION = "in_distribution"
+    VALIDATION_SHIFT = "validation_shift"
 
 
 @app.command()
@@ -255,6 +265,69 @@ def _command(name: str) -> str:
         return shlex.quote(str(beside.relative_to(Path.cwd())))
     except ValueError:
         return shlex.quote(str(beside))
+
+
+@app.command()
+def tune(
+    mitigation: Annotated[str, typer.Argument(metavar="MITIGATION", help="A registered name or path.py:Class.")],
+    suite_name: Annotated[str, typer.Option("--suite", metavar="SUITE", help="Its tasks, rates and budgets.")],
+    trials: Annotated[
+        int, typer.Option(metavar="N", help="Give every mitigation the same; pruned ones count.", min=1)
+    ] = 32,
+    select_by: Annotated[
+        SelectBy, typer.Option("--selection", help="What may be looked at; the validation shift is no test shift.")
+    ] = SelectBy.VALIDATION_SHIFT,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/tune-<suite>-<mitigation>.")
+    ] = None,
+    address: Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster: host:port or auto.")] = None,
+    gpus_per_cell: Annotated[
+        float | None, typer.Option(metavar="F", help="Share of a GPU a cell takes; default 0.25 with CUDA, else 0.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds of each trial, none of them the suite's.", min=1)] = 1,
+    task: Annotated[list[str] | None, typer.Option(metavar="T", help="Only this task; may be repeated.")] = None,
+    alpha: Annotated[
+        list[float] | None, typer.Option(metavar="A", help="Disambiguation rate; may be repeated.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose a mitigation's hyperparameters without a look at the test shifts. The same command resumes."""
+    from benchmark.measurement.evaluation import evaluation_salt, salt_commitment
+    from benchmark.suites import get_suite
+    from cluster.tuning import plan_tuning
+    from goalposts.tuning import tune_into, tuned_json
+
+    suite = get_suite(suite_name)
+    gpus = _gpus_per_cell(gpus_per_cell, local=address in (None, "local"))
+    salt = evaluation_salt()
+    plan = plan_tuning(
+        suite,
+        mitigation,
+        selection=select_by.value,
+        tasks=task or (),
+        alphas=alpha or (),
+        seeds=seeds,
+        device="cuda" if gpus > 0 else "cpu",
+        salt_commitment=salt_commitment(salt),
+    )
+    name = "-".join(("tune", suite.name, re.sub(r"[^A-Za-z0-9_.]+", "_", plan.plugin.name)))
+    suffix = "" if select_by is SelectBy.VALIDATION_SHIFT else f"-{select_by.value}"
+    target = (folder if folder is not None else Path("runs") / f"{name}{suffix}").absolute()
+    tuned = tune_into(target, plan, trials, salt=salt, address=address, gpus_per_cell=gpus, err=err)
+    if as_json:
+        print(json.dumps(tuned_json(tuned), indent=2, sort_keys=True))  # noqa: T201
+        return
+    default = "pruned" if tuned.default_value is None else f"{tuned.default_value:.1f}"
+    out.print(
+        f"{plan.plugin.name}: {tuned.value:.1f} after {tuned.trials} trials, {tuned.pruned} of them pruned; "
+        f"with its defaults {default}. Study {tuned.study}.",
+        soft_wrap=True,
+    )
+    _print_table(
+        ("parameter", "value"),
+        [(n, f"{v:g}" if isinstance(v, float) else str(v)) for n, v in plan.parameters(tuned.plan).items()],
+    )
+    out.print(f"For the suite's next version, and plots: {target}", soft_wrap=True)
 
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="An id from 'list tasks', or path.py:Class.")]
@@ -594,7 +667,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        if arguments[0] == "run":
+        if arguments[0] in RESUMABLE:
             _complain(f"{error}. Mend that and run the same command again: it goes on where it stopped.")
             code = EXIT_FAILED_CELL
         else:
@@ -606,7 +679,7 @@ def main() -> None:
         _complain(f"{type(error).__name__}: {one_line(error)} ({place.filename}, line {place.lineno}). Mend that file.")
         code = EXIT_FAILED_CELL
     if code == EXIT_INTERRUPTED:
-        resumes = arguments[0] == "run"
+        resumes = arguments[0] in RESUMABLE
         err.print("Interrupted." + " The same command goes on from the last checkpoints." * resumes)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -66,6 +66,7 @@ colon that module alone. The first match counts. ``TYPE_CHECKING`` imports are f
 HEAVY: dict[str, tuple[str, ...]] = {
     "ray": ("benchmark/training/", "cluster/"),
     "mlflow": ("results/",),
+    "optuna": ("cluster/tuning.py", "goalposts/tuning.py"),
     "pyarrow": ("benchmark/measurement/",),
     "PIL": ("goalposts/playing.py",),
     "typer": ("goalposts/cli.py",),

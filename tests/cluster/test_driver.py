@@ -152,3 +152,16 @@ def test_a_failed_cell_and_a_lost_worker_are_retried_reported_and_hide_no_other(
     assert status == {(name, seed): "done" for name in (*names, "none") for seed in range(2)} | failed
     entries = {e["mitigation"]: e for e in json.loads((out / "leaderboard.json").read_text())["entries"]}
     assert {name: entry["complete"] for name, entry in entries.items()} == {**dict.fromkeys(names, False), "none": True}
+
+
+def test_tuning_runs_its_trials_on_ray_and_the_same_command_finds_them_done(tmp_path: Path) -> None:
+    arguments = ("tune", "none", "--suite", "smoke", "--task", "fraud", "--trials", "2", "--json", "--out")
+    first = run(sys.executable, "-m", "goalposts", *arguments, str(tmp_path / "out"))
+    assert first.returncode == 0, first.stderr
+    tuned = json.loads(first.stdout)
+    assert (tuned["trials"], tuned["pruned"], tuned["plan"]["name"]) == (2, 0, "none")
+    assert json.loads((tmp_path / "out" / "tuned.json").read_text()) == tuned
+    assert {record["cell"]["suite"] for record in records(tmp_path / "out").values()} == {"smoke-tuning-v1"}
+    assert all((tmp_path / "out" / name).exists() for name in ("study.db", "history.png", "importance.png"))
+    second = run(sys.executable, "-m", "goalposts", *arguments, str(tmp_path / "out"))
+    assert (second.returncode, second.stdout, second.stderr) == (0, first.stdout, "")
