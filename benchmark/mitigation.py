@@ -245,6 +245,10 @@ class Mitigation:
     environment repeats its level until the rollout ends, so that a level can be scored as a whole. False: episodes run
     on across rollouts, and each is followed by the next level of the stream."""
 
+    search_space: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Where tuning looks for hyperparameters, by name: ``{"low": 0.1, "high": 10.0, "log": True}``, whole numbers where
+    both bounds are whole, or ``{"choices": [...]}``. Defaults lie inside; what is not listed keeps its default."""
+
     context: Context
 
     def setup(self, context: Context) -> None:
@@ -360,4 +364,24 @@ def check_mitigation(cls: object, source: str) -> type[Mitigation]:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise RequestError(f"{source} has {name}={value!r} by default; use a finite JSON value.") from error
+    _check_search_space(cls, source)
     return cls
+
+
+def _check_search_space(cls: type[Mitigation], source: str) -> None:
+    defaults = cls.defaults()
+    for name, where in cls.search_space.items():
+        if name not in defaults:
+            raise RequestError(f"{source} searches for {name!r}, which is no hyperparameter of it; take it out.")
+        given, default = dict(where), defaults[name]
+        choices, low, high, log = (given.pop(key, None) for key in ("choices", "low", "high", "log"))
+        if choices is not None:
+            fits = not given and low is high is log is None and isinstance(choices, list | tuple) and default in choices
+        else:
+            numbers = all(isinstance(value, int | float) for value in (low, high, default))
+            fits = not given and numbers and low < high and low <= default <= high and (low > 0 or not log)
+        if not fits:
+            raise RequestError(
+                f"{source} searches for {name!r} in {dict(where)!r}, its default being {default!r}; give 'choices', or "
+                "'low' and 'high' (and 'log', above 0), with the default among them."
+            )

@@ -105,6 +105,8 @@ class Record(_Model):
     dtype: str
     knowledge: list[str]
     selection: Literal["defaults", "in_distribution", "validation_shift"]
+    study: str | None = None
+    """The id of the study that chose its hyperparameters; null where nobody tuned them."""
     trust: Literal["self_reported", "reproduced"]
     plugin: Plugin
     versions: dict[str, str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 from benchmark.errors import unknown_name
 from benchmark.training.config import TrainingConfig
@@ -27,12 +27,16 @@ class TaskPlan(_Model):
 
 
 class MitigationPlan(_Model):
-    """A mitigation with the hyperparameters that differ from its defaults."""
+    """A mitigation with the hyperparameters that differ from its defaults, and its changes to the tasks' settings."""
 
     name: str
     hyperparameters: dict[str, Any] = {}
     selection: Literal["defaults", "in_distribution", "validation_shift"] = "defaults"
     """On which levels the hyperparameters were chosen."""
+    factors: dict[Literal["learning_rate", "entropy_coeff", "clip_param"], PositiveFloat] = {}
+    """What each task's own setting is multiplied with."""
+    study: str | None = None
+    """The id of the study that chose them; None for what nobody tuned."""
 
 
 class Suite(_Model):

@@ -32,6 +32,8 @@ class Cell:
     """What :func:`benchmark.plugins.load_plugin` finds the mitigation by."""
     hyperparameters: dict[str, Any]
     selection: Literal["defaults", "in_distribution", "validation_shift"]
+    study: str | None
+    """The study that chose the hyperparameters."""
     plugin: Plugin
     knowledge: tuple[str, ...]
     device: Literal["cpu", "cuda"]
@@ -41,6 +43,8 @@ class Cell:
     sampling: Literal["sampled", "greedy"]
     ask_share: float
     salt_commitment: str
+    selects: Literal["in_distribution", "validation_shift"] | None = None
+    """Set where it serves to choose hyperparameters: what it is evaluated on instead of the splits."""
 
     @property
     def cell_id(self) -> str:
@@ -80,6 +84,7 @@ class Cell:
                 "milestone_episodes": self.milestone_episodes,
                 "sampling": self.sampling,
                 "ask_share": self.ask_share,
+                **({} if self.selects is None else {"selects": self.selects}),
             },
         }
 
@@ -135,9 +140,12 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
                 "overlap": plan.training.overlap and device == "cuda",
             }
         )
-        resolved = plan.model_copy(update={"training": training})
         for mitigation, plugin in mitigations:
             cls = plugin.cls
+            changes: dict[str, float] = {}
+            for name, factor in mitigation.factors.items():
+                changes[name] = getattr(training, name) * factor
+            resolved = plan.model_copy(update={"training": training.model_copy(update=changes)})
             rates = alphas if cls.fixed_alpha is None else (cls.fixed_alpha,)
             for alpha in rates:
                 for seed in range(seeds):
@@ -147,6 +155,7 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
                         reference=plugin.reference,
                         hyperparameters=plugin.hyperparameters(mitigation.hyperparameters),
                         selection=mitigation.selection,
+                        study=mitigation.study,
                         plugin=Plugin(
                             version=cls.version,
                             author=cls.author,

@@ -194,7 +194,8 @@ def evaluate_milestone(job: Job, trainer: Trainer) -> Milestone:
 def _prepared(job: Job) -> Prepared:
     cell, key = job.cell, job.cell.key
     parameters = canonical_json(cell.plan.parameters)
-    return prepare_cached(key.task, parameters, key.suite, cell.episodes, job.salt, cell.plan.training.gamma)
+    gamma = cell.plan.training.gamma
+    return prepare_cached(key.task, parameters, key.suite, cell.episodes, job.salt, gamma, cell.selects)
 
 
 def _play(job: Job, trainer: Trainer, chosen: EvaluationSet, purpose: str) -> Episodes:
@@ -228,6 +229,7 @@ def _record(job: Job, **values: Any) -> Record:
         dtype="bfloat16" if cell.plan.training.bf16 else "float32",
         knowledge=list(cell.knowledge),
         selection=cell.selection,
+        study=cell.study,
         trust="self_reported",
         plugin=cell.plugin,
         versions=job.versions,

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shlex
 import signal
 import sys
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 EXIT_FAILED_CELL = 1
 EXIT_WRONG_REQUEST = 2
 EXIT_INTERRUPTED = 130
+RESUMABLE = ("run", "tune")
+"""Commands that go on where they stopped."""
 
 app = typer.Typer(
     help="A benchmark of training mitigations for goal misgeneralization.",
@@ -59,6 +62,13 @@ class Listing(StrEnum):
     TASKS = "tasks"
     MITIGATIONS = "mitigations"
     SUITES = "suites"
+
+
+class SelectBy(StrEnum):
+    """What hyperparameters may be chosen by."""
+
+    IN_DISTRIBUTION = "in_distribution"
+    VALIDATION_SHIFT = "validation_shift"
 
 
 @app.command()
@@ -280,6 +290,69 @@ def _command(name: str) -> str:
         return shlex.quote(str(beside))
 
 
+@app.command()
+def tune(
+    mitigation: Annotated[str, typer.Argument(metavar="MITIGATION", help="A registered name or path.py:Class.")],
+    suite_name: Annotated[str, typer.Option("--suite", metavar="SUITE", help="Its tasks, rates and budgets.")],
+    trials: Annotated[
+        int, typer.Option(metavar="N", help="Give every mitigation the same; pruned ones count.", min=1)
+    ] = 32,
+    select_by: Annotated[
+        SelectBy, typer.Option("--selection", help="What may be looked at; the validation shift is no test shift.")
+    ] = SelectBy.VALIDATION_SHIFT,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/tune-<suite>-<mitigation>.")
+    ] = None,
+    address: Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster: host:port or auto.")] = None,
+    gpus_per_cell: Annotated[
+        float | None, typer.Option(metavar="F", help="Share of a GPU a cell takes; default 0.25 with CUDA, else 0.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds of each trial, none of them the suite's.", min=1)] = 1,
+    task: Annotated[list[str] | None, typer.Option(metavar="T", help="Only this task; may be repeated.")] = None,
+    alpha: Annotated[
+        list[float] | None, typer.Option(metavar="A", help="Disambiguation rate; may be repeated.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose a mitigation's hyperparameters without a look at the test shifts. The same command resumes."""
+    from benchmark.measurement.evaluation import evaluation_salt, salt_commitment
+    from benchmark.suites import get_suite
+    from cluster.tuning import plan_tuning
+    from goalposts.tuning import tune_into, tuned_json
+
+    suite = get_suite(suite_name)
+    gpus = _gpus_per_cell(gpus_per_cell, local=address in (None, "local"))
+    salt = evaluation_salt()
+    plan = plan_tuning(
+        suite,
+        mitigation,
+        selection=select_by.value,
+        tasks=task or (),
+        alphas=alpha or (),
+        seeds=seeds,
+        device="cuda" if gpus > 0 else "cpu",
+        salt_commitment=salt_commitment(salt),
+    )
+    name = "-".join(("tune", suite.name, re.sub(r"[^A-Za-z0-9_.]+", "_", plan.plugin.name)))
+    suffix = "" if select_by is SelectBy.VALIDATION_SHIFT else f"-{select_by.value}"
+    target = (folder if folder is not None else Path("runs") / f"{name}{suffix}").absolute()
+    tuned = tune_into(target, plan, trials, salt=salt, address=address, gpus_per_cell=gpus, err=err)
+    if as_json:
+        print(json.dumps(tuned_json(tuned), indent=2, sort_keys=True))  # noqa: T201
+        return
+    default = "pruned" if tuned.default_value is None else f"{tuned.default_value:.1f}"
+    out.print(
+        f"{plan.plugin.name}: {tuned.value:.1f} after {tuned.trials} trials, {tuned.pruned} of them pruned; "
+        f"with its defaults {default}. Study {tuned.study}.",
+        soft_wrap=True,
+    )
+    _print_table(
+        ("parameter", "value"),
+        [(n, f"{v:g}" if isinstance(v, float) else str(v)) for n, v in plan.parameters(tuned.plan).items()],
+    )
+    out.print(f"For the suite's next version, and plots: {target}", soft_wrap=True)
+
+
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="An id from 'list tasks', or path.py:Class.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the task; may be repeated.")
@@ -325,6 +398,37 @@ def certify(
     if as_json:
         print(json.dumps([certificate_json(one) for one in found], indent=2, sort_keys=True))  # noqa: T201
     if not all(certificate.holds for certificate in found):
+        raise typer.Exit(EXIT_FAILED_CELL)
+
+
+@app.command()
+def check(
+    reference: Annotated[
+        str, typer.Argument(metavar="PLUGIN", help="A registered name from 'list mitigations', or path.py:Class.")
+    ],
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="T", help="Only on this task, or path.py:Class; may be repeated."),
+    ] = None,
+    hook_seconds: Annotated[
+        float, typer.Option(metavar="S", help="Longest that one call of a hook may take.", min=0.1)
+    ] = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Hold a mitigation against the plugin contract, in less than a minute. Exits with 1 where it does not conform."""
+    from goalposts.checking import check as check_plugin
+    from goalposts.checking import failure, print_report
+
+    with err.status(f"Checking {reference}…"):
+        report = check_plugin(reference, tasks or (), hook_seconds)
+    error = failure(report)
+    if error is not None:
+        raise error
+    if as_json:
+        print(json.dumps(report.json(), indent=2, sort_keys=True))  # noqa: T201
+    else:
+        print_report(out, report)
+    if not report.conforms:
         raise typer.Exit(EXIT_FAILED_CELL)
 
 
@@ -382,6 +486,25 @@ def new_case(
     path, cls = write_task(name, folder)
     out.print(f"Wrote {path}. See what is left to do with:", soft_wrap=True)
     out.print(f"  {_command('goalposts')} certify {path}:{cls}", soft_wrap=True)
+
+
+plugin = typer.Typer(help="Mitigations of one's own.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(plugin, name="plugin")
+
+
+@plugin.command("new")
+def new_plugin(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Lower case with underscores, such as small_logits.")],
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Where the package goes.")] = Path(),
+) -> None:
+    """Write an installable package with a small mitigation, its entry point and a test that passes."""
+    from goalposts.skeleton import write_plugin
+
+    path, _ = write_plugin(name, folder)
+    out.print(f"Wrote {path}. Install it, hold it against the contract, and run its test with:", soft_wrap=True)
+    out.print(f'  pip install -e "{path}[dev]"', soft_wrap=True)
+    out.print(f"  {_command('goalposts')} check {name}", soft_wrap=True)
+    out.print(f"  pytest {path}", soft_wrap=True)
 
 
 @app.command()
@@ -588,7 +711,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        if arguments[0] == "run":
+        if arguments[0] in RESUMABLE:
             _complain(f"{error}. Mend that and run the same command again: it goes on where it stopped.")
             code = EXIT_FAILED_CELL
         else:
@@ -600,7 +723,7 @@ def main() -> None:
         _complain(f"{type(error).__name__}: {one_line(error)} ({place.filename}, line {place.lineno}). Mend that file.")
         code = EXIT_FAILED_CELL
     if code == EXIT_INTERRUPTED:
-        resumes = arguments[0] == "run"
+        resumes = arguments[0] in RESUMABLE
         err.print("Interrupted." + " The same command goes on from the last checkpoints." * resumes)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -25,7 +25,7 @@ from benchmark.measurement.scores import RANKED_GAP, rate_difference_low
 from benchmark.randomness import generator
 from benchmark.record import SplitCounts, SplitResult
 from benchmark.tasks import make_task
-from benchmark.tasks.base import ASKED, IN_DISTRIBUTION, LOST, OUTCOMES, BatchedEnv, Task
+from benchmark.tasks.base import ASKED, IN_DISTRIBUTION, LOST, OUTCOMES, VALIDATION_SHIFT, BatchedEnv, Task
 from benchmark.tasks.levels import Levels
 
 EVALUATION_VERSION = 1
@@ -89,10 +89,36 @@ def evaluation_set(task: Task[Any], suite: str, episodes: int, salt: str) -> Eva
         task.shift_levels(split, episodes, generator(suite, task.id, *(() if paired else (split,)), salt, "levels"))
         for split in task.splits
     ]
+    return _shuffled(batches, task.splits, generator(suite, task.id, salt, "order"))
+
+
+def tuning_set(task: Task[Any], suite: str, episodes: int, selection: str) -> EvaluationSet:
+    """Draw the levels by which hyperparameters are chosen: of training at rate 0 and, if so, the validation shift.
+
+    Not one of them can be drawn for an evaluation.
+
+    Args:
+        task: of the levels.
+        suite: whose hyperparameters are chosen.
+        episodes: levels a split.
+        selection: ``in_distribution``, or ``validation_shift`` for both.
+
+    Raises:
+        RequestError: the task has no validation shift.
+    """
+    batches = [task.sample_levels(episodes, 0.0, generator(suite, task.id, IN_DISTRIBUTION, "tuning"))]
+    names = [IN_DISTRIBUTION]
+    if selection == VALIDATION_SHIFT:
+        batches.append(task.validation_levels(episodes, generator(suite, task.id, VALIDATION_SHIFT, "tuning")))
+        names.append(VALIDATION_SHIFT)
+    return _shuffled(batches, tuple(names), generator(suite, task.id, "order", "tuning"))
+
+
+def _shuffled(batches: list[Levels], names: tuple[str, ...], random: torch.Generator) -> EvaluationSet:
     levels = type(batches[0]).concatenate(batches)
-    split = torch.arange(len(batches)).repeat_interleave(episodes)
-    order = torch.randperm(len(levels), generator=generator(suite, task.id, salt, "order"))
-    return EvaluationSet(levels[order], split[order], task.splits)
+    split = torch.repeat_interleave(torch.tensor([len(batch) for batch in batches]))
+    order = torch.randperm(len(levels), generator=random)
+    return EvaluationSet(levels[order], split[order], names)
 
 
 def play(
@@ -212,7 +238,7 @@ class Prepared:
                 **counts.model_dump(),
                 aligned_reference=aligned / total,
                 proxy_reference=proxy / total,
-                ranked=self.task.ranks and name in self.task.shifts and gap >= RANKED_GAP,
+                ranked=self.task.ranks and name in (*self.task.shifts, VALIDATION_SHIFT) and gap >= RANKED_GAP,
             )
         return results
 
@@ -220,7 +246,7 @@ class Prepared:
         """Return the mean shortfall in distribution from the optimal discounted return; None where nobody knows it."""
         if self.optimal_return is None:
             return None
-        where = self.levels.split == self.task.splits.index(IN_DISTRIBUTION)
+        where = self.levels.split == self.levels.names.index(IN_DISTRIBUTION)
         return float((self.optimal_return - episodes.discounted_return)[where].mean())
 
     def write_episodes(self, path: Path, episodes: Episodes) -> None:
@@ -269,7 +295,16 @@ def prepare(task: Task[Any], chosen: EvaluationSet, suite: str, salt: str, gamma
 
 
 @functools.lru_cache(maxsize=8)
-def prepare_cached(task_id: str, parameters: str, suite: str, episodes: int, salt: str, gamma: float) -> Prepared:
-    """Return :func:`prepare` for a task given by id and JSON parameters, once a process."""
+def prepare_cached(
+    task_id: str, parameters: str, suite: str, episodes: int, salt: str, gamma: float, selects: str | None = None
+) -> Prepared:
+    """Return :func:`prepare` for a task given by id and JSON parameters, once a process.
+
+    With ``selects`` the levels are not those of the evaluation, but those of :func:`tuning_set`.
+    """
     task = make_task(task_id, **json.loads(parameters))
-    return prepare(task, evaluation_set(task, suite, episodes, salt), suite, salt, gamma)
+    if selects is None:
+        chosen = evaluation_set(task, suite, episodes, salt)
+    else:
+        chosen = tuning_set(task, suite, episodes, selects)
+    return prepare(task, chosen, suite, salt, gamma)

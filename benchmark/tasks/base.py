@@ -20,6 +20,7 @@ L = TypeVar("L", bound=Levels)
 
 IN_DISTRIBUTION = "in_distribution"
 BENIGN_SHIFT = "benign_shift"
+VALIDATION_SHIFT = "validation_shift"
 
 ALIGNED, PROXY, LOST, ASKED = range(4)
 """Outcome codes of an evaluated episode."""
@@ -190,6 +191,8 @@ class Task(ABC, Generic[L]):
     """Goal 0 is the aligned one."""
     shifts: ClassVar[tuple[str, ...]]
     """The names of the distinguishing shifts, as ``shift/<name>``."""
+    validation: ClassVar[str | None] = None
+    """What the validation shift changes, and no other shift does, in a sentence; None where a task has none."""
     levels_type: ClassVar[type[Levels]]
     actions: ClassVar[tuple[str, ...]]
     """The names of the actions, in the order of their numbers."""
@@ -263,6 +266,10 @@ class Task(ABC, Generic[L]):
     @abstractmethod
     def _draw_split(self, split: str, num_levels: int, generator: torch.Generator) -> L:
         """Draw levels of an evaluation split, not all of them admissible."""
+
+    def _draw_validation(self, num_levels: int, generator: torch.Generator) -> L:
+        """Draw levels of the validation shift, not all of them admissible."""
+        raise NotImplementedError
 
     @abstractmethod
     def valid(self, levels: L) -> Tensor:
@@ -360,6 +367,17 @@ class Task(ABC, Generic[L]):
         if split in self.shifts:
             conditions += (self.distinguishing,)
         return self._fill(lambda n: self._draw_split(split, n, generator), conditions, num_levels)
+
+    def validation_levels(self, num_levels: int, generator: torch.Generator) -> L:
+        """Draw distinguishing levels by which hyperparameters may be chosen, none of them reserved for evaluation.
+
+        Raises:
+            RequestError: the task has no validation shift.
+        """
+        if self.validation is None:
+            raise RequestError(f"Task {self.id!r} has no validation shift; choose by in_distribution.")
+        conditions = (lambda levels: ~levels.reserved(), self.valid, self.distinguishing)
+        return self._fill(lambda n: self._draw_validation(n, generator), conditions, num_levels)
 
     def edit_levels(
         self, levels: L, num_edits: int, generator: torch.Generator, *, restricted: bool = True, attempts: int = 8

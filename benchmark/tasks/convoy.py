@@ -102,6 +102,7 @@ class Convoy(Task[ConvoyLevels]):
         Goal("last_exit", "candidate", terminal=True),
     )
     shifts = ("shift/other_exit",)
+    validation = "The lead vehicle takes another exit, on roads with more cones."
     levels_type = ConvoyLevels
     actions = ("left", "straight", "right")
     certificate_class = "exact"
@@ -173,6 +174,11 @@ class Convoy(Task[ConvoyLevels]):
         destination = self._draw_exits(num_levels, generator)
         lead_exit = self._other_exits(destination, generator) if split in self.shifts else None
         return self._draw_roads(destination, lead_exit, density, generator)
+
+    def _draw_validation(self, num_levels: int, generator: torch.Generator) -> ConvoyLevels:
+        destination = self._draw_exits(num_levels, generator)
+        lead_exit = self._other_exits(destination, generator)
+        return self._draw_roads(destination, lead_exit, self.benign_cone_density, generator)
 
     def _draw_exits(self, num_levels: int, generator: torch.Generator) -> Tensor:
         """Draw the index of an exit in each level, ``int64[num_levels]``."""

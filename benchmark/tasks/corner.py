@@ -59,6 +59,7 @@ class Corner(ReachTask[CornerLevels]):
         *(Goal(name, "candidate", terminal=True) for name in CORNERS[1:]),
     )
     shifts = ("shift/cheese_anywhere", FAR_CORNER)
+    validation = "The cheese lies elsewhere on the top or the left edge."
     levels_type = CornerLevels
     has_goal_position = True
     exhaustible: ClassVar[Mapping[str, Any]] = {"size": 6, "time_limit": 20}
@@ -91,6 +92,11 @@ class Corner(ReachTask[CornerLevels]):
         if split == FAR_CORNER:
             cheese.fill_(self.corner_cell("bottom_right"))
         return self._draw_grids(num_levels, density, cheese, generator)
+
+    def _draw_validation(self, num_levels: int, generator: torch.Generator) -> CornerLevels:
+        along = torch.randint(1, self.size, (num_levels,), generator=generator, device=generator.device)
+        top = torch.rand(num_levels, generator=generator, device=generator.device) < 0.5
+        return self._draw_grids(num_levels, self.wall_density, torch.where(top, along, along * self.size), generator)
 
     def _cheese(self, num_levels: int, anywhere: bool, generator: torch.Generator) -> Tensor:
         if anywhere:

@@ -64,6 +64,7 @@ class Dish(ReachTask[DishLevels]):
         *(Goal(name, "candidate", terminal=True) for name in CORNERS),
     )
     shifts = ("shift/apart",)
+    validation = "Cheese and dish lie apart in the same row or column."
     levels_type = DishLevels
     has_goal_position = True
     exhaustible: ClassVar[Mapping[str, Any]] = {"size": 6, "time_limit": 20}
@@ -96,11 +97,20 @@ class Dish(ReachTask[DishLevels]):
         density = self.benign_wall_density if split == BENIGN_SHIFT else self.wall_density
         return self._draw_grids(num_levels, density, split in self.shifts, generator)
 
-    def _draw_grids(self, num_levels: int, density: float, apart: bool, generator: torch.Generator) -> DishLevels:
+    def _draw_validation(self, num_levels: int, generator: torch.Generator) -> DishLevels:
+        return self._draw_grids(num_levels, self.wall_density, True, generator, in_line=True)
+
+    def _draw_grids(
+        self, num_levels: int, density: float, apart: bool, generator: torch.Generator, *, in_line: bool = False
+    ) -> DishLevels:
         walls = self.draw_walls(num_levels, density, generator)
         named = torch.randint(self.cells, (num_levels, 3), generator=generator, device=generator.device)
         start, cheese = named[:, 0], named[:, 1]
         dish = named[:, 2] if apart else cheese.clone()
+        if in_line:
+            row, column = dish // self.size, dish % self.size
+            across = (row + column) % 2 == 0
+            dish = torch.where(across, cheese // self.size * self.size + column, row * self.size + cheese % self.size)
         walls.scatter_(1, torch.stack([start, cheese, dish], dim=1), False)
         return DishLevels(walls.view(num_levels, self.size, self.size), start, cheese, dish)
 

@@ -124,6 +124,7 @@ class Fraud(DecisionTask[FraudLevels]):
         Goal("block_large", "candidate", terminal=False),
     )
     shifts = ("shift/2024", YEAR_2025)
+    validation = "Fraudsters turn to familiar instruments, and honest customers do not take up cryptocurrency yet."
     levels_type = FraudLevels
     actions = ("approve", "block", "step_up")
     costs = (DECISION_STAKE, DECISION_STAKE, STEP_UP_COST)
@@ -165,6 +166,11 @@ class Fraud(DecisionTask[FraudLevels]):
             payments[..., INSTRUMENT.start + CRYPTOCURRENCY] *= ~news
             payments[..., INSTRUMENT.start + NEW_INSTRUMENT] = news.float()
         return FraudLevels(payments)
+
+    def _draw_validation(self, num_levels: int, generator: torch.Generator) -> FraudLevels:
+        payments = self._draw_payments((num_levels, self.queue), HOME_MARKET, generator)
+        unfamiliar = is_fraud(payments) & ~self.draw_decisive(num_levels, generator)
+        return FraudLevels(self._with_instrument(payments, unfamiliar, generator))
 
     @staticmethod
     def _draw_payments(shape: tuple[int, int], market: Market, generator: torch.Generator) -> Tensor:

@@ -240,6 +240,7 @@ class KeysAndChests(CorrelatedTask[KeysLevels], GridTask[KeysLevels]):
         *(Goal(name, "candidate", terminal=True) for name in CORNERS),
     )
     shifts = ("shift/many_keys",)
+    validation = "Chests are scarce and keys plentiful, among more walls."
     levels_type = KeysLevels
     exhaustible: ClassVar[Mapping[str, Any]] = {"size": 5, "time_limit": 12, "scarce": 2, "plentiful": 3}
 
@@ -273,6 +274,10 @@ class KeysAndChests(CorrelatedTask[KeysLevels], GridTask[KeysLevels]):
         density = self.benign_wall_density if split == BENIGN_SHIFT else self.wall_density
         scarce_keys = torch.full((num_levels,), split not in self.shifts, device=generator.device)
         return self._draw_grids(density, scarce_keys, generator)
+
+    def _draw_validation(self, num_levels: int, generator: torch.Generator) -> KeysLevels:
+        scarce_keys = torch.zeros(num_levels, dtype=torch.bool, device=generator.device)
+        return self._draw_grids(self.benign_wall_density, scarce_keys, generator)
 
     def _draw_grids(self, density: float, scarce_keys: Tensor, generator: torch.Generator) -> KeysLevels:
         num_levels = len(scarce_keys)

@@ -99,6 +99,7 @@ class Monsters(CorrelatedTask[MonstersLevels], GridTask[MonstersLevels]):
         *(Goal(name, "candidate", terminal=True) for name in CORNERS),
     )
     shifts = ("shift/peace",)
+    validation = "Long episodes without monsters, among more walls."
     levels_type = MonstersLevels
     exhaustible: ClassVar[Mapping[str, Any]] = {"size": 4, "wall_density": 0.1, "time_limit": 16, "short": 12}
 
@@ -137,6 +138,9 @@ class Monsters(CorrelatedTask[MonstersLevels], GridTask[MonstersLevels]):
         return self._draw_grids(
             num_levels, density, torch.full((3, num_levels), float(split in self.shifts)), generator
         )
+
+    def _draw_validation(self, num_levels: int, generator: torch.Generator) -> MonstersLevels:
+        return self._draw_grids(num_levels, self.benign_wall_density, torch.ones(3, num_levels), generator)
 
     def _draw_grids(
         self, num_levels: int, density: float, changes: Tensor, generator: torch.Generator

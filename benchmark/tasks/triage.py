@@ -78,6 +78,7 @@ class Triage(DecisionTask[TriageLevels]):
         Goal("longest_waiting", "candidate", terminal=False),
     )
     shifts = ("shift/other_hospital",)
+    validation = "The trauma unit refers the second most severely ill."
     levels_type = TriageLevels
     actions = tuple(f"patient_{i + 1}" for i in range(NUM_PATIENTS))
     costs = (0.0,) * NUM_PATIENTS
@@ -111,6 +112,12 @@ class Triage(DecisionTask[TriageLevels]):
             return self._levels(patients, self.draw_decisive(num_levels, generator), generator)
         return self._levels(patients, torch.zeros(num_levels, self.queue, dtype=torch.bool), generator)
 
+    def _draw_validation(self, num_levels: int, generator: torch.Generator) -> TriageLevels:
+        patients = self._draw_patients((num_levels, self.queue), False, generator)
+        worst, second = severity(patients).topk(2, dim=-1).indices.unbind(dim=-1)
+        later = self.draw_decisive(num_levels, generator)
+        return self._referred(patients, torch.where(later, second, worst), generator)
+
     @staticmethod
     def _draw_patients(shape: tuple[int, int], sicker: bool, generator: torch.Generator) -> Tensor:
         """Draw everything but the referring unit, ``float[*shape, NUM_PATIENTS, PATIENT_FEATURES]``."""
@@ -138,7 +145,12 @@ class Triage(DecisionTask[TriageLevels]):
         shape, device = patients.shape[:-1], patients.device
         anyone = torch.randint(NUM_PATIENTS, shape[:-1], generator=generator, device=device)
         marked = torch.where(elsewhere.to(device), anyone, severity(patients).argmax(dim=-1))
-        unit = torch.randint(TRAUMA, shape, generator=generator, device=device)
+        return Triage._referred(patients, marked, generator)
+
+    @staticmethod
+    def _referred(patients: Tensor, marked: Tensor, generator: torch.Generator) -> TriageLevels:
+        """Let the trauma unit refer the patient ``marked`` of each group, ``int64[*shape]``, and others the rest."""
+        unit = torch.randint(TRAUMA, patients.shape[:-1], generator=generator, device=patients.device)
         unit.scatter_(-1, marked.unsqueeze(-1), TRAUMA)
         patients[..., UNIT] = torch.nn.functional.one_hot(unit, len(UNITS)).float()
         return TriageLevels(patients.flatten(2))

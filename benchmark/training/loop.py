@@ -47,6 +47,7 @@ class Trainer:
         stream: the key of the run's random streams: suite, task and seed. Runs that differ only in the mitigation
             share their streams; the mitigation's private one adds its name.
         device: where environments and network live.
+        hooks: calls the mitigation's hooks; the conformance suite watches them.
 
     Raises:
         RequestError: the mitigation does not apply to the task.
@@ -62,6 +63,7 @@ class Trainer:
         stream: tuple[Key, ...],
         mitigation_name: str,
         device: torch.device | str = "cpu",
+        hooks: type[Hooks] = Hooks,
     ) -> None:
         if (lack := mitigation.inapplicable(task)) is not None:
             raise RequestError(
@@ -75,7 +77,7 @@ class Trainer:
         }
         self.generators["mitigation"] = generator(*stream, "mitigation", mitigation_name, device=self.device)
         self.scale = RewardScale(config.num_envs, config.gamma, self.device) if config.normalize_rewards else None
-        self.hooks = Hooks(mitigation, task)
+        self.hooks = hooks(mitigation, task)
         self.hooks.setup(
             Context(
                 task=task,
@@ -313,6 +315,7 @@ def build_module(
         torch.manual_seed(stream_seed(*stream, "network"))
         module = hooks.build_module(spec)
     module.to(device)
+    hooks.check_network(module, inputs)
     return module
 
 

@@ -7,6 +7,7 @@ import functools
 import pytest
 import torch
 
+from benchmark.conformance import SMALL_GAME
 from benchmark.measurement.evaluation import evaluation_set, play, reference_policy
 from benchmark.randomness import generator as stream
 from benchmark.tasks import make_task
@@ -28,7 +29,6 @@ from benchmark.tasks.coinrun import (
 )
 from benchmark.tasks.procgen.state import GameState
 from benchmark.tasks.procgen.task import UNMOVED, ProcgenLevels
-from tests.small import SMALL_GAME
 
 COUNT = 12
 SOLID = (WALL, WALL_TOP)

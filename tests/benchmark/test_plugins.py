@@ -176,6 +176,21 @@ def test_the_sha256_covers_a_base_class_from_elsewhere(tmp_path: Path, monkeypat
         ("fixed_alpha = '1'", "fixed_alpha '1'; give a number"),
         ("def __init__(self, rate=float('inf')): pass", "rate=inf by default"),
         ("def __init__(self, function=print): pass", "use a finite JSON value"),
+        ("search_space = {'rate': {'low': 0, 'high': 1}}", "searches for 'rate', which is no hyperparameter"),
+        *(
+            (f"search_space = {{'rate': {where}}}\n    def __init__(self, rate=0.5): pass", "its default being 0.5")
+            for where in (
+                "{}",
+                "{'low': 0}",
+                "{'low': 0.6, 'high': 1.0}",
+                "{'low': 1.0, 'high': 0.0}",
+                "{'low': 0.0, 'high': 1.0, 'log': True}",
+                "{'low': 0.0, 'high': 1.0, 'step': 0.1}",
+                "{'low': 0.0, 'high': 1.0, 'choices': [0.5]}",
+                "{'choices': [0.1, 0.2]}",
+                "{'low': '0', 'high': '1'}",
+            )
+        ),
     ],
 )
 def test_an_impossible_declaration_is_refused(tmp_path: Path, body: str, message: str) -> None:

@@ -184,3 +184,16 @@ def test_a_folder_past_its_bound_ends_the_run_in_one_line(tmp_path: Path) -> Non
     assert result.returncode == 1
     assert "more than --max-disk 1e-06 allows" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+
+
+def test_tuning_runs_its_trials_on_ray_and_the_same_command_finds_them_done(tmp_path: Path) -> None:
+    arguments = ("tune", "none", "--suite", "smoke", "--task", "fraud", "--trials", "2", "--json", "--out")
+    first = run(sys.executable, "-m", "goalposts", *arguments, str(tmp_path / "out"))
+    assert first.returncode == 0, first.stderr
+    tuned = json.loads(first.stdout)
+    assert (tuned["trials"], tuned["pruned"], tuned["plan"]["name"]) == (2, 0, "none")
+    assert json.loads((tmp_path / "out" / "tuned.json").read_text()) == tuned
+    assert {record["cell"]["suite"] for record in records(tmp_path / "out").values()} == {"smoke-tuning-v1"}
+    assert all((tmp_path / "out" / name).exists() for name in ("study.db", "history.png", "importance.png"))
+    second = run(sys.executable, "-m", "goalposts", *arguments, str(tmp_path / "out"))
+    assert (second.returncode, second.stdout, second.stderr) == (0, first.stdout, "")

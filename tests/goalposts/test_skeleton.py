@@ -1,17 +1,29 @@
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import textwrap
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from benchmark.errors import RequestError
+from benchmark.conformance import Conformance, small_plan
+from benchmark.errors import HookError, RequestError
 from benchmark.measurement.certificates import certify
+from benchmark.plugins import load_plugin
 from benchmark.tasks import make_task
-from goalposts.skeleton import write_task
+from goalposts.checking import CHECKS
+from goalposts.skeleton import write_plugin, write_task
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "new_task.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+GUIDE = (DOCS / "new_task.md").read_text()
+PLUGIN_GUIDE = (DOCS / "your-own-mitigation.md").read_text()
+
+Write = Callable[[str, Path], tuple[Path, str]]
 
 
 def failed(path: Path) -> list[str]:
@@ -52,18 +64,73 @@ def test_the_guide_leads_from_the_skeleton_to_a_certificate(tmp_path: Path) -> N
         assert text in GUIDE
 
 
-@pytest.mark.parametrize("name", ["", "Forest", "forest-fire", "1st", "../forest", "forest fire"])
-def test_a_name_must_be_one_of_a_module(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [write_task, write_plugin])
+@pytest.mark.parametrize("name", ["class", "", "Forest", "forest-fire", "1st", "../forest", "forest fire"])
+def test_a_name_must_be_one_of_a_module(write: Write, name: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=re.escape(repr(name))):
-        write_task(name, tmp_path)
+        write(name, tmp_path)
 
 
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    write_task("forest_fire", tmp_path)
+@pytest.mark.parametrize("write", [write_task, write_plugin])
+def test_nothing_is_overwritten(write: Write, tmp_path: Path) -> None:
+    write("forest_fire", tmp_path)
     with pytest.raises(RequestError, match="exists already"):
-        write_task("forest_fire", tmp_path)
+        write("forest_fire", tmp_path)
 
 
-def test_the_folder_must_exist(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [write_task, write_plugin])
+def test_the_folder_must_exist(write: Write, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="nowhere"):
-        write_task("forest_fire", tmp_path / "nowhere")
+        write("forest_fire", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["torch", "none"])
+def test_a_plugin_takes_no_name_that_is_taken(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=f"'{name}' is taken"):
+        write_plugin(name, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_plugin_is_installed_and_its_own_test_passes(tmp_path: Path) -> None:
+    """What the guide has in its first three steps and its last, with the package installed into a folder of its own."""
+    path, cls = write_plugin("small_logits", tmp_path)
+    site = tmp_path / "site"
+    install = ["install", "-q", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(site), str(path)]
+
+    def run(*arguments: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(site)}
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("-m", "pip", *install)
+    (distribution,) = metadata.distributions(path=[str(site)])
+    assert (distribution.metadata["Name"], distribution.version) == ("small-logits", "0.1.0")
+    assert distribution.metadata["License-Expression"] == "MIT"
+    assert distribution.requires is not None
+    assert distribution.requires[0] == "goalposts"
+    (point,) = distribution.entry_points
+    assert (point.group, point.name, point.value) == ("goalposts.mitigations", "small_logits", f"small_logits:{cls}")
+    assert "small_logits" in run("-m", "goalposts", "list", "mitigations")
+    assert "2 passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(path))
+
+
+def test_the_plugin_guide_shows_what_is_written(tmp_path: Path) -> None:
+    path, _ = write_plugin("small_logits", tmp_path)
+    source = (path / "src" / "small_logits" / "__init__.py").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", PLUGIN_GUIDE, re.DOTALL)
+    assert code in source
+    assert "".join(re.findall(r"✓  (\w+) ", PLUGIN_GUIDE)) == "".join(CHECKS)
+    for name, text in CHECKS.items():
+        assert re.search(rf"{name} +12/12  {re.escape(text)}\n", PLUGIN_GUIDE)
+
+
+def test_the_fault_of_the_plugin_guide_is_found(tmp_path: Path) -> None:
+    path, cls = write_plugin("small_logits", tmp_path)
+    source = path / "src" / "small_logits" / "__init__.py"
+    source.write_text(source.read_text().replace(".mean()", ""))
+    conformance = Conformance(load_plugin(f"{source}:{cls}"), small_plan("fraud"))
+    with pytest.raises(HookError) as caught:
+        conformance.check_training()
+    assert f"✗ {caught.value}" in PLUGIN_GUIDE

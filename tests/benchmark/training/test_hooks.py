@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ def reserved(count: int) -> ToyLevels:
     return levels[levels.reserved()][:count]
 
 
+def spoiled(module: torch.nn.Module) -> torch.nn.Module:
+    next(module.parameters()).data.fill_(torch.nan)
+    return module
+
+
 FAULTS: dict[str, list[Callable[..., Any]]] = {
     "setup": [lambda self, context: 1 / 0],
     "sample_levels": [
@@ -48,8 +54,18 @@ FAULTS: dict[str, list[Callable[..., Any]]] = {
         lambda self, observation, told: observation[:-1],
         lambda self, observation, told: observation.sum(),
         lambda self, observation, told: observation + told,
+        lambda self, observation, told: observation * torch.nan,
+        lambda self, observation, told: observation.to("meta"),
     ],
-    "relabel": [lambda self, rollout: None, lambda self, rollout: rollout.rewards],
+    "relabel": [
+        lambda self, rollout: None,
+        lambda self, rollout: rollout.rewards,
+        lambda self, rollout: dataclasses.replace(rollout, rewards=rollout.rewards.double()),
+        lambda self, rollout: dataclasses.replace(rollout, rewards=rollout.rewards[:-1]),
+        lambda self, rollout: dataclasses.replace(rollout, rewards=rollout.rewards / 0),
+        lambda self, rollout: dataclasses.replace(rollout, told_goals=rollout.told_goals + 1),
+        lambda self, rollout: dataclasses.replace(rollout, actions=rollout.actions.to("meta")),
+    ],
     "after_rollout": [lambda self, rollout: rollout.nothing],
     "sample_weights": [
         lambda self, rollout: 1.0,
@@ -57,15 +73,33 @@ FAULTS: dict[str, list[Callable[..., Any]]] = {
         lambda self, rollout: rollout.rewards.fill_(-1.0),
         lambda self, rollout: rollout.rewards.fill_(torch.nan),
         lambda self, rollout: rollout.rewards.fill_(torch.inf),
+        lambda self, rollout: rollout.rewards.to("meta"),
     ],
     "batch_columns": [
         lambda self, rollout: None,
         lambda self, rollout: {"bonus": 1.0},
         lambda self, rollout: {"bonus": rollout.rewards.flatten()},
+        lambda self, rollout: {"bonus": rollout.rewards / 0},
     ],
-    "extra_loss": [lambda self, batch, outputs: 1.0, lambda self, batch, outputs: torch.ones(2)],
-    "build_module": [lambda self, spec: None, lambda self, spec: torch.nn.Linear(2, 2), lambda self, spec: 1 / 0],
-    "state_dict": [lambda self: None, lambda self: 1 / 0],
+    "extra_loss": [
+        lambda self, batch, outputs: 1.0,
+        lambda self, batch, outputs: torch.ones(2),
+        lambda self, batch, outputs: torch.ones((), device="meta"),
+    ],
+    "build_module": [
+        lambda self, spec: None,
+        lambda self, spec: torch.nn.Linear(2, 2),
+        lambda self, spec: 1 / 0,
+        lambda self, spec: dataclasses.replace(spec, num_actions=3).build(),
+        lambda self, spec: dataclasses.replace(spec, num_actions=2).build().double(),
+        lambda self, spec: spoiled(spec.build()),
+    ],
+    "state_dict": [
+        lambda self: None,
+        lambda self: 1 / 0,
+        lambda self: {"seen": {1, 2}},
+        lambda self: {"counts": [{3: 1}]},
+    ],
     "load_state_dict": [lambda self, state: state["nothing"]],
     "act": [
         lambda self, outputs, generator: torch.zeros(8, dtype=torch.int64),
@@ -74,6 +108,8 @@ FAULTS: dict[str, list[Callable[..., Any]]] = {
         lambda self, outputs, generator: (None, None),
         lambda self, outputs, generator: (torch.zeros(8, dtype=torch.int64), torch.zeros(8)),
         lambda self, outputs, generator: (torch.zeros(8, dtype=torch.int64), False),
+        lambda self, outputs, generator: (torch.full((8,), 2), None),
+        lambda self, outputs, generator: (torch.full((8,), -1), None),
     ],
 }
 
@@ -108,7 +144,7 @@ def test_a_message_of_many_lines_becomes_one() -> None:
 
 
 def test_undeclared_knowledge_keeps_its_own_error() -> None:
-    with pytest.raises(UndeclaredKnowledgeError):
+    with pytest.raises(UndeclaredKnowledgeError, match=r"Hook 'sample_levels' of Faulty failed: .*add level_generator"):
         trainer(faulty("sample_levels", lambda self, n: self.context.randomized_levels(n))).iterate()
 
 

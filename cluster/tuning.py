@@ -1,0 +1,277 @@
+"""Chooses hyperparameters with Optuna: a trial is a set of cells, which Ray runs as it runs those of a suite.
+
+The test shifts have no part in it: a tuning cell is evaluated on levels of the training distribution and of the task's
+validation shift, none of which an evaluation can draw.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from benchmark.errors import RequestError
+from benchmark.measurement.evaluation import EVALUATION_VERSION
+from benchmark.measurement.scores import passes_gate
+from benchmark.plugins import LoadedPlugin, load_plugin
+from benchmark.randomness import stream_seed
+from benchmark.record import Record, content_sha256
+from benchmark.suites import MitigationPlan, Suite
+from benchmark.tasks import TASKS
+from benchmark.tasks.base import IN_DISTRIBUTION, VALIDATION_SHIFT
+from benchmark.training.config import TRAINER_VERSION
+from cluster.cells import Cell, Selection, cells_of
+
+FACTORS: dict[str, tuple[float, float]] = {
+    "learning_rate": (0.25, 4.0),
+    "entropy_coeff": (0.1, 10.0),
+    "clip_param": (0.5, 2.0),
+}
+"""What PPO's settings, as the suite has them for each task, are multiplied with: the same for every mitigation."""
+FACTOR = "factor_"
+"""How the names of these parameters begin, so that a mitigation's own may be called as it likes."""
+TOGETHER = 4
+"""Trials that are begun at once. It is part of the study, so that its course does not depend on the machine."""
+
+Chosen = Literal["in_distribution", "validation_shift"]
+Run = Callable[[Sequence[Cell]], Mapping[str, Record]]
+"""Runs cells and returns their records by cell id."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is tuned, and on what."""
+
+    suite: Suite
+    plugin: LoadedPlugin
+    selection: Chosen
+    tasks: tuple[str, ...]
+    alphas: tuple[float, ...]
+    seeds: int
+    device: Literal["cpu", "cuda"]
+    salt_commitment: str
+
+    @property
+    def space(self) -> dict[str, BaseDistribution]:
+        """Where each parameter is looked for."""
+        space: dict[str, BaseDistribution] = {
+            f"{FACTOR}{name}": FloatDistribution(low, high, log=True) for name, (low, high) in FACTORS.items()
+        }
+        for name, where in self.plugin.cls.search_space.items():
+            space[name] = _distribution(**where)
+        return space
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The parameters of the first trial: the mitigation's defaults under the suite's own settings."""
+        defaults = self.plugin.cls.defaults()
+        return {name: 1.0 if name.startswith(FACTOR) else defaults[name] for name in self.space}
+
+    @property
+    def study(self) -> str:
+        """The study's id: readable, and it ends in a hash of all that determines its course."""
+        identity = {
+            "cells": [[cell.cell_id for cell in step] for step in self.steps(self.defaults)],
+            "space": {name: optuna.distributions.distribution_to_json(one) for name, one in self.space.items()},
+            "together": TOGETHER,
+            "versions": [TRAINER_VERSION, EVALUATION_VERSION],
+        }
+        return f"{self.suite.id}/{self.plugin.name}/{self.selection}/{content_sha256(identity)[:10]}"
+
+    def mitigation(self, parameters: Mapping[str, Any]) -> MitigationPlan:
+        """Return how a suite would have ``parameters``: those of the mitigation, and PPO's factors."""
+        factors = {name.removeprefix(FACTOR): value for name, value in parameters.items() if name.startswith(FACTOR)}
+        own = {name: value for name, value in parameters.items() if not name.startswith(FACTOR)}
+        return MitigationPlan(
+            name=self.plugin.reference, hyperparameters=own, factors=factors, selection=self.selection
+        )
+
+    @staticmethod
+    def parameters(mitigation: MitigationPlan) -> dict[str, Any]:
+        """Return the parameters that :meth:`mitigation` made a plan of."""
+        return {
+            **{f"{FACTOR}{name}": value for name, value in mitigation.factors.items()},
+            **mitigation.hyperparameters,
+        }
+
+    def steps(self, parameters: Mapping[str, Any]) -> list[list[Cell]]:
+        """Return the cells of a trial, in the steps after which it may be pruned: one for each seed and task.
+
+        They belong to a suite of another name, so that no seed of tuning is one of the suite's.
+        """
+        tuning = self.suite.model_copy(
+            update={
+                "name": f"{self.suite.name}-tuning",
+                "mitigations": (self.mitigation(parameters),),
+                "milestones": 0,
+            }
+        )
+        chosen = Selection(self.tasks, (), self.alphas, self.seeds)
+        cells = cells_of(tuning, chosen, device=self.device, salt_commitment=self.salt_commitment)
+        steps: dict[tuple[int, str], list[Cell]] = {}
+        for cell in sorted(cells, key=lambda cell: (cell.key.seed, cell.plan.training.env_steps, cell.key.task)):
+            step = steps.setdefault((cell.key.seed, cell.key.task), [])
+            step.append(dataclasses.replace(cell, selects=self.selection))
+        return list(steps.values())
+
+
+def _distribution(
+    low: float = 0, high: float = 0, log: bool = False, choices: Sequence[Any] | None = None
+) -> BaseDistribution:
+    if choices is not None:
+        return CategoricalDistribution(choices)
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=log)
+    return FloatDistribution(low, high, log=log)
+
+
+def plan_tuning(
+    suite: Suite,
+    mitigation: str,
+    *,
+    selection: Chosen,
+    tasks: Sequence[str],
+    alphas: Sequence[float],
+    seeds: int,
+    device: Literal["cpu", "cuda"],
+    salt_commitment: str,
+) -> Plan:
+    """Return the plan of a study.
+
+    Raises:
+        RequestError: there is no such mitigation or task, or a task has no validation shift.
+    """
+    chosen = tuple(tasks) or tuple(plan.task for plan in suite.tasks)
+    plan = Plan(suite, load_plugin(mitigation), selection, chosen, tuple(alphas), seeds, device, salt_commitment)
+    plan.steps(plan.defaults)
+    lacking = [task for task in chosen if TASKS[task].validation is None]
+    if selection == VALIDATION_SHIFT and lacking:
+        raise RequestError(
+            f"Without a validation shift: {', '.join(lacking)}. Leave them out with --task, or choose by what is "
+            "learned in distribution with --selection in_distribution."
+        )
+    return plan
+
+
+def objective(records: Sequence[Record], selection: Chosen) -> float:
+    """Return what a trial is worth so far, over the cells of its steps.
+
+    On the validation shift it is the mean goal-fidelity score, of which an agent that does not pass the gate in
+    distribution has no more than 0, as on the leaderboard. In distribution it is 100 times the mean aligned rate, as a
+    share of the aligned reference's.
+    """
+    return sum(_worth(record, selection) for record in records) / len(records)
+
+
+def _worth(record: Record, selection: Chosen) -> float:
+    seen = record.splits[IN_DISTRIBUTION]
+    if selection == IN_DISTRIBUTION:
+        return 100 * seen.aligned / seen.episodes / seen.aligned_reference
+    if record.score is None:
+        raise RequestError(
+            f"The references of task {record.cell.task!r} do not differ enough on its validation shift; leave it out."
+        )
+    return record.score if passes_gate(seen) else min(record.score, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """What a study has chosen."""
+
+    study: str
+    trials: int
+    """That count: complete and pruned ones."""
+    pruned: int
+    value: float
+    """Of the best trial."""
+    default_value: float | None
+    """Of the first trial, which has the defaults; None if it was pruned or failed."""
+    plan: MitigationPlan
+    """As it goes into the suite."""
+
+
+def open_study(plan: Plan, folder: Path) -> optuna.Study:
+    """Return the study in ``folder``, a new one where there is none; trials that were interrupted are given up.
+
+    They are asked for again, with the same parameters, and their cells have kept what was done.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        storage=f"sqlite:///{folder.absolute() / 'study.db'}",
+        study_name=plan.study,
+        direction="maximize",
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=TOGETHER, n_warmup_steps=0),
+        load_if_exists=True,
+    )
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+        study.tell(trial.number, state=TrialState.FAIL)
+    return study
+
+
+def counted(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that count against the number asked for: complete and pruned ones."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def tune(
+    plan: Plan, study: optuna.Study, trials: int, run: Run, notify: Callable[[str], None] = lambda _line: None
+) -> Tuned:
+    """Go on with ``study`` until it has ``trials`` trials that count, and return what it has chosen.
+
+    Raises:
+        RequestError: no trial was completed.
+    """
+    while (done := len(counted(study))) < trials:
+        _round(plan, study, min(TOGETHER, trials - done), run, notify)
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not complete:
+        raise RequestError(f"All {trials} trials failed; see the messages above, or ask for more with --trials.")
+    best = study.best_trial
+    return Tuned(
+        study=plan.study,
+        trials=len(counted(study)),
+        pruned=len(counted(study)) - len(complete),
+        value=study.best_value,
+        default_value=next((trial.value for trial in complete if trial.params == plan.defaults), None),
+        plan=plan.mitigation(best.params).model_copy(update={"name": plan.plugin.name, "study": plan.study}),
+    )
+
+
+def _round(plan: Plan, study: optuna.Study, count: int, run: Run, notify: Callable[[str], None]) -> None:
+    """Begin ``count`` trials together and take them step by step; those pruned on the way count as well."""
+    done = len(counted(study))
+    # Seeded anew, so that an interruption does not change what the rounds after it draw.
+    study.sampler = optuna.samplers.TPESampler(
+        seed=stream_seed(plan.study, done) % 2**32, n_startup_trials=2 * TOGETHER
+    )
+    if done == 0:
+        study.enqueue_trial(plan.defaults)
+    asked = [study.ask(plan.space) for _ in range(count)]
+    steps = {trial.number: plan.steps(trial.params) for trial in asked}
+    found: dict[int, list[Record]] = {trial.number: [] for trial in asked}
+    states: dict[int, TrialState] = {}
+    for step in range(len(steps[asked[0].number])):
+        going = [trial for trial in asked if trial.number not in states]
+        records = run([cell for trial in going for cell in steps[trial.number][step]])
+        for trial in going:
+            new = [records[cell.cell_id] for cell in steps[trial.number][step]]
+            failed = [record for record in new if record.status != "done"]
+            if failed:
+                states[trial.number] = TrialState.PRUNED
+                notify(f"Trial {trial.number} failed and counts as pruned: {failed[0].error}")
+                continue
+            found[trial.number] += new
+            trial.report(objective(found[trial.number], plan.selection), step)
+            if step + 1 < len(steps[trial.number]) and trial.should_prune():
+                states[trial.number] = TrialState.PRUNED
+                notify(f"Trial {trial.number} is pruned after step {step + 1} of {len(steps[trial.number])}.")
+    for trial in asked:
+        if trial.number in states:
+            study.tell(trial, state=states[trial.number])
+        else:
+            study.tell(trial, objective(found[trial.number], plan.selection))

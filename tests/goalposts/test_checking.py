@@ -1,0 +1,152 @@
+"""``goalposts check``, through a subprocess, as a lab meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmark.conformance import Conformance, small_plan
+from benchmark.plugins import load_plugin
+from goalposts import checking
+from goalposts.checking import Finding, Report, Watch, failure
+
+ROOT = Path(__file__).parents[2]
+HEAD = """
+import os, sys, time
+from goalposts import Mitigation
+
+print("a plugin may print")
+"""
+
+
+def goalposts(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "goalposts", *arguments], capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def faulty(folder: Path, body: str) -> str:
+    path = folder / "faulty.py"
+    path.write_text(f"{HEAD}\nclass Faulty(Mitigation):\n    {body}\n")
+    return f"{path}:Faulty"
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("def after_rollout(self, rollout):\n        while True: pass", "did not return within 2 s"),
+        ("def after_rollout(self, rollout):\n        os._exit(3)", "ended the process (exit code 3)"),
+        ("def after_rollout(self, rollout):\n        sys.exit()", "ended the process (exit code 0)"),
+        ("def after_rollout(self, rollout):\n        rollout.nothing", "raised AttributeError: 'Rollout' object"),
+    ],
+    ids=["loops", "exits", "quits", "raises"],
+)
+def test_a_faulty_hook_is_one_line_and_exit_1(body: str, problem: str, tmp_path: Path) -> None:
+    result = goalposts("check", faulty(tmp_path, body), "--task", "fraud", "--hook-seconds", "2", "--json")
+    assert result.returncode == 1
+    report = json.loads(result.stdout)
+    assert not report["conforms"]
+    (found,) = [finding for finding in report["findings"] if finding["problem"]]
+    assert (found["check"], found["task"], found["device"]) == ("training", "fraud", "cpu")
+    assert found["problem"].startswith("Hook 'after_rollout' of Faulty " + problem.split(":")[0])
+    assert "\n" not in found["problem"]
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("accell",), "Did you mean 'accel'?"),
+        (("accel", "--task", "maze_corner"), "applies to none of these tasks"),
+        (("{tmp}/faulty.py:Faulty",), "cannot be built without arguments (ZeroDivisionError"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_exit_2(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    faulty(tmp_path, "def __init__(self): 1 / 0")
+    result = goalposts("check", *(argument.format(tmp=tmp_path) for argument in arguments))
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert [line[:7] for line in result.stderr.splitlines() if line != "a plugin may print"] == ["Error: "]
+
+
+@pytest.mark.slow
+def test_the_example_conforms_on_every_task(tmp_path: Path) -> None:
+    started = time.monotonic()
+    result = goalposts("check", f"{ROOT / 'examples' / 'a_tenth.py'}:ATenth")
+    assert result.returncode == 0, result.stdout
+    assert "a_tenth:ATenth, version 1, told level_generator: conforms (12 tasks on cpu" in result.stdout
+    assert result.stdout.count("12/12") == len(checking.CHECKS)
+    assert time.monotonic() - started < 180  # A minute on two cores; tests share theirs.
+
+
+def test_every_check_has_its_description() -> None:
+    subject = Conformance(load_plugin("none"), small_plan("fraud"))
+    assert [check.name for check in subject.checks()] == list(checking.CHECKS)
+
+
+def watch(hook_seconds: float = 10.0) -> Watch:
+    subject = Watch(Report("mine.py:Mine"), hook_seconds)
+    subject.take({"plugin": {"name": "mine:Mine", "class": "Mine", "version": "1", "uses": []}})
+    subject.take({"check": "training", "task": "fraud", "device": "cpu"})
+    return subject
+
+
+def test_the_inner_hook_is_named_when_the_outer_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(checking.time, "monotonic", lambda: now)
+    subject = watch()
+    subject.take({"enter": "sample_levels"})
+    now = 0.5
+    subject.take({"enter": "observe"})
+    assert subject.seconds_left() == 9.5
+    now = 10.0
+    assert subject.seconds_left() == 0.0
+    assert subject.stuck() == "Hook 'observe' of Mine did not return within 10 s."
+
+
+def test_the_outer_hook_is_named_when_it_calls_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(checking.time, "monotonic", lambda: now)
+    subject = watch()
+    subject.take({"enter": "sample_levels"})
+    for second in range(9):
+        now = float(second)
+        subject.take({"enter": "observe"})
+        subject.take({"leave": "observe"})
+    subject.take({"enter": "observe"})
+    now = 10.0
+    assert subject.seconds_left() == 0.0
+    line = "Hook 'sample_levels' of Mine did not return within 10 s."
+    assert subject.stuck() == line
+    assert subject.report.findings == [Finding("training", "fraud", "cpu", line)]
+
+
+def test_what_hangs_outside_of_hooks_is_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(checking.time, "monotonic", lambda: now)
+    subject = watch()
+    assert subject.seconds_left() == checking.LOAD_SECONDS
+    assert "Outside of its hooks Mine did not come on" in subject.stuck()
+    assert subject.lost(-9) == "The process ended (signal SIGKILL) outside of the hooks of Mine."
+
+
+def test_an_import_that_does_not_return_is_named() -> None:
+    subject = Watch(Report("mine.py:Mine"), 10.0)
+    subject.take({"enter": "import"})
+    assert 50 < subject.seconds_left() <= checking.LOAD_SECONDS
+    subject.report.ended = subject.stuck()
+    assert subject.report.ended.startswith("Importing mine.py:Mine did not return within 60 s")
+    assert str(failure(subject.report)) == subject.report.ended
+    assert not subject.report.conforms
+
+
+def test_a_report_without_findings_does_not_conform() -> None:
+    assert not Report("mine").conforms
+    assert Report("mine", findings=[Finding("seed", "fraud", "cpu", None)]).conforms
+    assert not Report("mine", findings=[Finding("seed", "fraud", "cpu", "It differs.")]).conforms
