@@ -54,5 +54,4 @@ class AccelRestricted(Accel):
     """ACCEL with restricted edits: levels on which the goals part come from the training distribution alone."""
 
     uses = frozenset({Knowledge.LEVEL_EDITOR})
-    version = "1"
     restricted = True
