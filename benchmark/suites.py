@@ -153,6 +153,35 @@ TASKS_V1 = Suite(
     seeds=3,
 )
 
+REPLAYED = {"buffer_size": 1000}
+"""A level in a published buffer of 4,000 is replayed a dozen times in a training run; this keeps it so in small ones."""
+
+MITIGATIONS_V1 = Suite(
+    name="mitigations",
+    version=1,
+    description="Three tasks in small, every mitigation, five rates: what each repairs, from which rate on.",
+    tasks=tuple(plan for plan in SMALL if plan.task in ("corner", "dish", "fraud")),
+    mitigations=(
+        *(
+            MitigationPlan(name=name)
+            for name in ("none", "domain_randomization", "goal_position_randomization", "visual_randomization")
+        ),
+        *(
+            MitigationPlan(name=name, hyperparameters=REPLAYED)
+            for name in ("plr", "plr_oracle", "accel", "accel_restricted", "accel_oracle")
+        ),
+        *(
+            MitigationPlan(name=name)
+            for name in (
+                *("proxy_adversary", "goal_told", "goal_multi", "goal_hindsight"),
+                *("proxy_erasure", "ensemble", "ask_for_help"),
+            )
+        ),
+    ),
+    alphas=(0.0, 0.01, 0.03, 0.1, 1.0),
+    seeds=3,
+)
+
 GRID_V1 = Suite(
     name="grid",
     version=1,
@@ -258,6 +287,7 @@ SUITES: dict[str, Suite] = {
         QUICK_V1,
         SMOKE_V1,
         TASKS_V1,
+        MITIGATIONS_V1,
         GRID_V1,
         PROCGEN_V1,
         COINRUN_LAPTOP_V1,

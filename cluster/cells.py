@@ -120,8 +120,11 @@ def _chosen_mitigations(suite: Suite, names: Sequence[str]) -> list[tuple[Mitiga
 def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda"], salt_commitment: str) -> list[Cell]:
     """Return the cells of the chosen part of ``suite``, the most expensive first.
 
+    A task to which a mitigation does not apply has no cell of it.
+
     Raises:
-        RequestError: an unknown task or mitigation, seeds below 1, or a rate outside [0, 1].
+        RequestError: an unknown task or mitigation, seeds below 1, a rate outside [0, 1], or a mitigation that applies
+            to no chosen task.
     """
     seeds = suite.seeds if selection.seeds is None else selection.seeds
     if seeds < 1:
@@ -132,8 +135,9 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
             raise RequestError(f"alpha is {alpha!r}; it is a probability, so give a number in [0, 1].")
     mitigations = _chosen_mitigations(suite, selection.mitigations)
     cells: dict[str, Cell] = {}
+    lacks: dict[str, list[str]] = {}
     for plan in _chosen_tasks(suite, selection.tasks):
-        make_task(plan.task, **plan.parameters)
+        task = make_task(plan.task, **plan.parameters)
         training = plan.training.model_copy(
             update={
                 "bf16": plan.training.bf16 and native_bf16(device),
@@ -142,6 +146,9 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
         )
         for mitigation, plugin in mitigations:
             cls = plugin.cls
+            if (lack := cls.inapplicable(task)) is not None:
+                lacks.setdefault(plugin.name, []).append(f"{plan.task} has {lack}")
+                continue
             changes: dict[str, float] = {}
             for name, factor in mitigation.factors.items():
                 changes[name] = getattr(training, name) * factor
@@ -173,6 +180,9 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
                         salt_commitment=salt_commitment,
                     )
                     cells[cell.cell_id] = cell
+    for name, reasons in lacks.items():
+        if not any(cell.key.mitigation == name for cell in cells.values()):
+            raise RequestError(f"Mitigation {name!r} applies to no chosen task: {', '.join(reasons)}; choose others.")
     if len({cell.key for cell in cells.values()}) < len(cells):
         raise RequestError("Two plugins have the same file and class name; rename one, so that they can be told apart.")
     return sorted(cells.values(), key=lambda cell: -cell.plan.training.env_steps)
