@@ -154,7 +154,7 @@ TASKS_V1 = Suite(
 )
 
 REPLAYED = {"buffer_size": 1000}
-"""A level in a published buffer of 4,000 is replayed a dozen times in a training run; this keeps it so in small ones."""
+"""A level in the published buffer of 4,000 is replayed a dozen times; so it is in this one, in a small run."""
 
 MITIGATIONS_V1 = Suite(
     name="mitigations",
