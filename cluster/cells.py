@@ -180,9 +180,9 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
                         salt_commitment=salt_commitment,
                     )
                     cells[cell.cell_id] = cell
-    for name, reasons in lacks.items():
-        if not any(cell.key.mitigation == name for cell in cells.values()):
-            raise RequestError(f"Mitigation {name!r} applies to no chosen task: {', '.join(reasons)}; choose others.")
+    for useless in lacks.keys() - {cell.key.mitigation for cell in cells.values()}:
+        reasons = ", ".join(lacks[useless])
+        raise RequestError(f"Mitigation {useless!r} applies to no chosen task: {reasons}; choose others.")
     if len({cell.key for cell in cells.values()}) < len(cells):
         raise RequestError("Two plugins have the same file and class name; rename one, so that they can be told apart.")
     return sorted(cells.values(), key=lambda cell: -cell.plan.training.env_steps)

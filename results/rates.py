@@ -75,10 +75,11 @@ def _rows(
     """Return one row a split."""
     rows = []
     for split, first in seeds[0].items():
-        shares = {
+        shares: dict[str, Any] = {
             outcome: tuple(getattr(counts[split], outcome) / first.episodes for counts in seeds)
             for outcome in SPLIT_OUTCOMES
         }
+        references: dict[str, Any] = {name: getattr(first, name, None) for name in REFERENCES}
         timed_out = [counts[split].timed_out for counts in seeds]
         rows.append(
             Rates(
@@ -87,8 +88,8 @@ def _rows(
                 alpha,
                 split,
                 **shares,
+                **references,
                 timed_out=None if None in timed_out else tuple((count or 0) / first.episodes for count in timed_out),
-                **{name: getattr(first, name, None) for name in REFERENCES},
                 episodes=first.episodes,
                 env_steps=env_steps,
                 verdicts=verdicts,

@@ -36,7 +36,7 @@ BEHIND = (2, 6)
 """Columns between the agent and a coin behind it; the view reaches 6.5 cells to either side."""
 CLIMB = 2
 """Cells that the agent jumps up with ease."""
-RUNNERS = (1.0, 0.75, 0.5)
+RUNNERS = (1.0, 1.0, 0.75, 0.75, 0.5, 0.5, 0.25)
 """How often each right-runner jumps; all of them must miss a coin on the ground, or it tells nothing."""
 RUN_STEPS, RUN_TOGETHER = 150, 32
 """Steps that runners have, and levels that they try side by side."""
