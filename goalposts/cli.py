@@ -230,8 +230,10 @@ def _run(
     return len(failed)
 
 
-def _read_records(folder: Path) -> tuple[Suite, list[Record], list[CellKey]]:
+def _read_records(folder: Path) -> tuple[Suite, list[Record], list[CellKey] | None]:
     """Return the suite of a run's folder or of published entries, its records, and the keys of the cells asked for.
+
+    Of published entries nobody knows what was asked for.
 
     Raises:
         RequestError: the folder is neither.
@@ -242,12 +244,21 @@ def _read_records(folder: Path) -> tuple[Suite, list[Record], list[CellKey]]:
     from results.publication import is_published, read_published
 
     if is_published(folder) and not (folder / RUN_FILE).exists():
-        published = read_published(folder)
-        return get_suite(folder.name), published, [one.cell for one in published]
+        return get_suite(folder.name), read_published(folder), None
     suite_id, cells = read_run(folder)
     paths = [folder / "cells" / cell_id / "record.json" for cell_id, _ in cells]
     found = [record.read(path) for path in paths if path.exists()]
     return get_suite(suite_id), [one for one in found if (one.cell_id, one.eval_id) in cells], list(cells.values())
+
+
+def _inapplicable(suite: Suite, records: Sequence[Record]) -> set[tuple[str, str]]:
+    """Return the mitigations among the records and the suite's tasks to which they do not apply."""
+    from benchmark.plugins import load_plugin, registered
+    from benchmark.tasks import make_task
+
+    tasks = [make_task(plan.task, **plan.parameters) for plan in suite.tasks]
+    names = {record.cell.mitigation for record in records} & set(registered())
+    return {(name, task.id) for name in names for task in tasks if load_plugin(name).cls.inapplicable(task) is not None}
 
 
 def _publish(folder: Path) -> Leaderboard:
@@ -261,7 +272,7 @@ def _publish(folder: Path) -> Leaderboard:
     from results.site import write_site, write_story_svg
 
     suite, records, keys = _read_records(folder)
-    board = build_leaderboard(suite, records, keys)
+    board = build_leaderboard(suite, records, keys, _inapplicable(suite, records))
     write_leaderboard(folder, board)
     page = write_site(folder, board, suite, {name: dataclasses.asdict(task.case) for name, task in TASKS.items()})
     write_story_svg(page.with_name("capability_fidelity.svg"), board)
@@ -683,7 +694,8 @@ def publish(
     paths = publication.publish(records, target)
     if not paths:
         raise RequestError(f"{str(folder)!r} holds no finished record; run its suite first.")
-    board = write_leaderboard(target, build_leaderboard(suite, publication.read_published(target)))
+    published = publication.read_published(target)
+    board = write_leaderboard(target, build_leaderboard(suite, published, None, _inapplicable(suite, published)))
     for path in (*paths, board):
         out.print(f"Wrote {path}", soft_wrap=True)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -131,6 +131,8 @@ class Entry(_Model):
     regret: float | None
     tasks: dict[str, TaskResult]
     failed: list[FailedCell]
+    inapplicable: list[str] = []
+    """Tasks to which it does not apply: they count with the baseline's scores."""
 
 
 class TaskInfo(_Model):
@@ -162,7 +164,10 @@ class Leaderboard(_Model):
 
 
 def build_leaderboard(
-    suite: Suite, records: Sequence[Record], expected: Sequence[CellKey] | None = None
+    suite: Suite,
+    records: Sequence[Record],
+    expected: Sequence[CellKey] | None = None,
+    inapplicable: Collection[tuple[str, str]] = (),
 ) -> Leaderboard:
     """Rank the mitigations in ``records``.
 
@@ -170,12 +175,14 @@ def build_leaderboard(
         suite: the suite the records belong to.
         records: at most one for each cell; those of cells that are not expected are left out.
         expected: the cells that were asked for, by which completeness is judged. By default every mitigation among
-            the records, on every task and with every seed among them.
+            the records, on every task to which it applies and with every seed among them.
+        inapplicable: mitigations and tasks to which they do not apply.
 
     Raises:
         RequestError: there is no record, two are of one cell, or they mix suites or salt commitments.
     """
     keys = list(dict.fromkeys(_default_cells(records) if expected is None else expected))
+    keys = [key for key in keys if (key.mitigation, key.task) not in inapplicable]
     wanted = set(keys)
     records = [record for record in records if record.cell in wanted]
     commitment = _common_commitment(suite, records)
@@ -187,7 +194,7 @@ def build_leaderboard(
     entries = []
     for alpha in alphas:
         cells = {name: cells for name in mitigations if (cells := _cells_at(alpha, name, keys))}
-        entries += _entries(alpha, cells, by_cell, tasks)
+        entries += _entries(alpha, cells, by_cell, tasks, inapplicable)
     return Leaderboard(
         suite=suite.id,
         salt_commitment=commitment,
@@ -301,9 +308,14 @@ def _entries(
     cells: Mapping[str, Sequence[CellKey]],
     by_cell: Mapping[CellKey, Record],
     tasks: Sequence[TaskInfo],
+    inapplicable: Collection[tuple[str, str]],
 ) -> list[Entry]:
     """Return the ranked entries of one disambiguation rate."""
-    drafts = {name: _Draft(keys, by_cell, tasks) for name, keys in cells.items()}
+    drafts: dict[str, _Draft] = {}
+    for name, keys in cells.items():
+        lacking = [task.name for task in tasks if (name, task.name) in inapplicable]
+        borrowed = [key for key in cells.get(BASELINE, ()) if key.task in lacking]
+        drafts[name] = _Draft([*keys, *borrowed], by_cell, tasks, lacking)
     ranked = {name: draft for name, draft in drafts.items() if draft.complete and draft.scores}
     intervals = statistics.rank_intervals(
         [draft.scores for draft in ranked.values()], [draft.rated for draft in ranked.values()]
@@ -325,10 +337,18 @@ def _order(entry: Entry) -> tuple[bool, bool, float, str]:
 class _Draft:
     """One mitigation's cells, sorted out for the statistics."""
 
-    def __init__(self, keys: Sequence[CellKey], by_cell: Mapping[CellKey, Record], tasks: Sequence[TaskInfo]) -> None:
+    def __init__(
+        self,
+        keys: Sequence[CellKey],
+        by_cell: Mapping[CellKey, Record],
+        tasks: Sequence[TaskInfo],
+        inapplicable: Sequence[str],
+    ) -> None:
+        self.inapplicable = list(inapplicable)
+        """Tasks on which the cells are the baseline's."""
         self.scored = [task.name for task in tasks if task.ranked_shifts]
         self.records: dict[str, list[Record]] = {task.name: [] for task in tasks}
-        self.found = [by_cell[key] for key in keys if key in by_cell]
+        self.found = [by_cell[key] for key in keys if key in by_cell and key.task not in inapplicable]
         self.failed = []
         for key in sorted(keys, key=lambda key: (list(self.records).index(key.task), key.seed)):
             record = by_cell.get(key)
@@ -382,6 +402,7 @@ class _Draft:
             regret=_rounded(sum(regrets) / len(regrets)) if regrets else None,
             tasks={task: _task_result(records) for task, records in self.records.items()},
             failed=self.failed,
+            inapplicable=self.inapplicable,
         )
 
     def _worst_seed(self) -> float | None:

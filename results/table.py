@@ -10,7 +10,7 @@ from rich.text import Text
 from results import wording
 from results.leaderboard import MIN_SEEDS, Entry, Leaderboard
 
-_UNRATED = "*"
+_UNRATED, _BORROWS = "*", "†"
 
 
 def print_leaderboard(console: Console, leaderboard: Leaderboard) -> None:
@@ -57,15 +57,20 @@ def _cells(entry: Entry) -> list[Text]:
 def _mark(entry: Entry) -> str:
     if not entry.complete:
         return " (incomplete)"
-    return "" if entry.rated else _UNRATED
+    return _BORROWS * bool(entry.inapplicable) + _UNRATED * (not entry.rated)
 
 
 def _notes(leaderboard: Leaderboard) -> list[str]:
     notes = ["Score: 0 = a perfect proxy-seeker, 100 = a perfect goal-seeker."]
     if leaderboard.indicative:
         notes.append(f"Intervals are indicative: fewer than {MIN_SEEDS} seeds.")
-    if any(_mark(entry) == _UNRATED for entry in leaderboard.entries):
+    if any(_UNRATED in _mark(entry) for entry in leaderboard.entries):
         notes.append("* unrated: too few seeds learned the training task; ranked below all others.")
+    borrowed = {entry.mitigation: entry.inapplicable for entry in leaderboard.entries if entry.inapplicable}
+    notes += [
+        f"† {name} does not apply to {', '.join(tasks)}, and counts there with the scores of {leaderboard.baseline}."
+        for name, tasks in borrowed.items()
+    ]
     notes += [
         f"Failed: {entry.mitigation} at rate {entry.alpha:g} on {cell.task}, seed {cell.seed}: {cell.error}"
         for entry in leaderboard.entries
