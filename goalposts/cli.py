@@ -274,7 +274,8 @@ def _publish(folder: Path) -> Leaderboard:
     suite, records, keys = _read_records(folder)
     board = build_leaderboard(suite, records, keys, _inapplicable(suite, records))
     write_leaderboard(folder, board)
-    page = write_site(folder, board, suite, {name: dataclasses.asdict(task.case) for name, task in TASKS.items()})
+    cases = {name: dataclasses.asdict(task.case) for name, task in TASKS.items()}
+    page = write_site(folder, board, suite, cases, records)
     write_story_svg(page.with_name("capability_fidelity.svg"), board)
     return board
 
@@ -669,6 +670,27 @@ def rates(
         print(markdown(rows))  # noqa: T201 (not to be wrapped)
     else:
         _print_table(HEADER, [cells_of(row) for row in rows])
+
+
+@app.command()
+def curves(
+    folder: FolderArgument,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print goal fidelity and capability over the disambiguation rate, and from which rate on the goal is learned."""
+    from results import curves as module
+    from results.rates import markdown_table
+
+    board = _publish(folder.absolute())
+    found = module.curves(board)
+    if as_json:
+        print(json.dumps([curve.json() for curve in found], indent=2, sort_keys=True))  # noqa: T201
+    elif as_markdown:
+        print(markdown_table(module.header(board), map(module.cells_of, found)))  # noqa: T201 (not to be wrapped)
+    else:
+        _print_table(module.header(board), map(module.cells_of, found))
+        out.print("Fidelity / capability at each rate; * where too few seeds learned the training task.")
 
 
 @app.command()

@@ -122,6 +122,17 @@ def scatter(entries: Sequence[Entry], style: dict[str, Style], task: str | None 
     return Scatter(tuple(marks), undefined)
 
 
+def line(values: Sequence[float | None]) -> str:
+    """Return a curve of values in [0, 1] as an SVG path, 120 pixels wide and 32 high; gaps where there is no value."""
+    step = 120 / max(len(values) - 1, 1)
+    words, drawing = [], False
+    for i, value in enumerate(values):
+        if value is not None:
+            words.append(f"{'L' if drawing else 'M'}{i * step:.1f},{34 - 32 * value:.1f}")
+        drawing = value is not None
+    return "".join(words)
+
+
 def bars(entries: Iterable[Entry], task: str, split: str) -> Bars:
     """Stack each entry's rates of outcomes on one split, pooled over seeds."""
     rows: list[Bar] = []

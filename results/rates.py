@@ -117,8 +117,13 @@ def cells_of(row: Rates) -> tuple[str, ...]:
 
 def markdown(rows: Sequence[Rates]) -> str:
     """Return the rates as a Markdown table."""
-    header, *lines = (f"| {' | '.join(cells)} |" for cells in (HEADER, *map(cells_of, rows)))
-    return "\n".join([header, "|" + "---|" * len(HEADER), *lines])
+    return markdown_table(HEADER, map(cells_of, rows))
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return rows of text as a Markdown table."""
+    first, *lines = (f"| {' | '.join(cells)} |" for cells in (header, *rows))
+    return "\n".join([first, "|" + "---|" * len(header), *lines])
 
 
 def _share(values: tuple[float, ...] | None, episodes: int) -> str:

@@ -6,15 +6,17 @@ The page is one file without scripts, styles or pictures from elsewhere, so that
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from benchmark.files import write_atomically
+from benchmark.record import Record
 from benchmark.suites import Suite
-from results import charts, wording
+from results import charts, curves, wording
+from results.costs import costs
 from results.leaderboard import MIN_SEEDS, OUTCOMES, Leaderboard
 
 PICTURES = Path(__file__).with_name("pictures")
@@ -22,7 +24,11 @@ PICTURES = Path(__file__).with_name("pictures")
 
 
 def write_site(
-    folder: Path, leaderboard: Leaderboard, suite: Suite, cases: Mapping[str, Mapping[str, Any]] | None = None
+    folder: Path,
+    leaderboard: Leaderboard,
+    suite: Suite,
+    cases: Mapping[str, Mapping[str, Any]] | None = None,
+    records: Iterable[Record] = (),
 ) -> Path:
     """Write ``site/index.html`` into ``folder`` and return its path.
 
@@ -32,6 +38,7 @@ def write_site(
         suite: the suite it belongs to, for its description and the command that reproduces it.
         cases: by task, the fields ``system``, ``aligned_goal``, ``proxy_goals``, ``shift``, ``harm``,
             ``training_change`` and ``evaluation_change`` of its case.
+        records: those behind the leaderboard, for what each mitigation cost.
     """
     groups = [(alpha, [e for e in leaderboard.entries if e.alpha == alpha]) for alpha in leaderboard.alphas]
     text = (
@@ -43,6 +50,8 @@ def write_site(
             cases=cases or {},
             pictures={task.name: picture for task in leaderboard.tasks if (picture := _picture(task.name))},
             groups=groups,
+            curves=curves.curves(leaderboard) if len(leaderboard.alphas) > 1 else [],
+            costs=costs(records),
             styles=charts.styles(leaderboard),
             command=wording.command(leaderboard, suite),
             flags=_flags(leaderboard),

@@ -143,7 +143,7 @@ def test_unusual_entries_are_shown_and_marked(tmp_path: Path) -> None:
 def test_every_rate_has_its_table(tmp_path: Path) -> None:
     suite = SUITE.model_copy(update={"alphas": (0.0, 0.1)})
     _, page = page_of(tmp_path, build_leaderboard(suite, story(alphas=(0.0, 0.1))))
-    assert [table["class"] for table in page.tables] == ["ranking"] * 2 + ["task"] * 4 + ["knowledge"]
+    assert [table["class"] for table in page.tables] == ["ranking"] * 2 + ["curves"] + ["task"] * 4 + ["knowledge"]
     assert len(set(page.ids)) == len(page.ids)
 
 

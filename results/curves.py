@@ -1,0 +1,97 @@
+"""Curves over the disambiguation rate: how much each mitigation needs before the goal is learned."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from results.leaderboard import Entry, Leaderboard
+
+FAITHFUL = 0.9
+"""The goal fidelity that counts as whole."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """One mitigation over the rates at which it was compared."""
+
+    mitigation: str
+    alphas: tuple[float, ...]
+    goal_fidelity: tuple[float | None, ...]
+    """At each rate; None where neither goal was reached."""
+    capability: tuple[float | None, ...]
+    rated: tuple[bool, ...]
+    """At each rate, whether enough seeds learned the training task."""
+    fidelity_area: float | None
+    """Area under the fidelity, in [0, 1]; None where a rate has none."""
+    capability_area: float | None
+    least_alpha: float | None
+    """The least rate from which on the fidelity of rated entries is at least ``FAITHFUL``; None if there is none."""
+
+    def json(self) -> dict[str, Any]:
+        """Return the curve as JSON values."""
+        return dataclasses.asdict(self)
+
+
+def curves(leaderboard: Leaderboard) -> list[Curve]:
+    """Return the curve of every mitigation, the greatest area under the fidelity first."""
+    names = dict.fromkeys(entry.mitigation for entry in leaderboard.entries)
+    found = [_curve([entry for entry in leaderboard.entries if entry.mitigation == name]) for name in names]
+    return sorted(found, key=lambda curve: (-(curve.fidelity_area or 0.0), curve.mitigation))
+
+
+def _curve(entries: Sequence[Entry]) -> Curve:
+    entries = sorted(entries, key=lambda entry: entry.alpha)
+    fidelity = tuple(entry.goal_fidelity.mean if entry.goal_fidelity else None for entry in entries)
+    capability = tuple(entry.capability.mean if entry.capability else None for entry in entries)
+    least = None
+    for entry, value in zip(reversed(entries), reversed(fidelity), strict=True):
+        if value is None or value < FAITHFUL or not entry.rated:
+            break
+        least = entry.alpha
+    return Curve(
+        mitigation=entries[0].mitigation,
+        alphas=tuple(entry.alpha for entry in entries),
+        goal_fidelity=fidelity,
+        capability=capability,
+        rated=tuple(entry.rated for entry in entries),
+        fidelity_area=area(fidelity),
+        capability_area=area(capability),
+        least_alpha=least,
+    )
+
+
+def area(values: Sequence[float | None]) -> float | None:
+    """Return the area under a curve by the trapezoidal rule, its rates taken as evenly spaced over [0, 1].
+
+    Rates differ by orders of magnitude; spaced by their size, the last interval would be all that counts.
+    """
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return None
+    if len(known) == 1:
+        return known[0]
+    return (sum(known) - (known[0] + known[-1]) / 2) / (len(known) - 1)
+
+
+HEADER = ("mitigation", "least α with fidelity .9", "area: fidelity", "capability")
+
+
+def cells_of(curve: Curve) -> tuple[str, ...]:
+    """Return the curve as text: ``HEADER``'s columns, then fidelity / capability at each rate; * where unrated."""
+    points = (
+        f"{_number(fidelity)} / {_number(capability)}{'' if rated else '*'}"
+        for fidelity, capability, rated in zip(curve.goal_fidelity, curve.capability, curve.rated, strict=True)
+    )
+    least = "–" if curve.least_alpha is None else f"{curve.least_alpha:g}"
+    return (curve.mitigation, least, _number(curve.fidelity_area), _number(curve.capability_area), *points)
+
+
+def header(leaderboard: Leaderboard) -> tuple[str, ...]:
+    """Return the header of the table that :func:`cells_of` fills."""
+    return (*HEADER, *(f"α = {alpha:g}" for alpha in leaderboard.alphas))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
