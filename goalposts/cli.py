@@ -687,7 +687,7 @@ def curves(
     if as_json:
         print(json.dumps([curve.json() for curve in found], indent=2, sort_keys=True))  # noqa: T201
     elif as_markdown:
-        print(markdown_table(module.header(board), map(module.cells_of, found)))  # noqa: T201 (not to be wrapped)
+        print(markdown_table(module.header(board), (module.cells_of(curve, bounds=True) for curve in found)))  # noqa: T201 (not to be wrapped)
     else:
         _print_table(module.header(board), map(module.cells_of, found))
         out.print("Fidelity / capability at each rate; * where too few seeds learned the training task.")

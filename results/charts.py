@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from results import wording
-from results.leaderboard import OUTCOMES, Entry, Leaderboard
+from results.leaderboard import OUTCOMES, Entry, Interval, Leaderboard
 
 NUM_COLOURS = 7
 """The style sheet has this many classes ``m0``, ``m1``, …"""
@@ -122,14 +122,14 @@ def scatter(entries: Sequence[Entry], style: dict[str, Style], task: str | None 
     return Scatter(tuple(marks), undefined)
 
 
-def line(values: Sequence[float | None]) -> str:
-    """Return a curve of values in [0, 1] as an SVG path, 120 pixels wide and 32 high; gaps where there is no value."""
-    step = 120 / max(len(values) - 1, 1)
+def line(points: Sequence[Interval | None]) -> str:
+    """Return a curve of means in [0, 1] as an SVG path, 120 pixels wide and 32 high; gaps where there is no value."""
+    step = 120 / max(len(points) - 1, 1)
     words, drawing = [], False
-    for i, value in enumerate(values):
-        if value is not None:
-            words.append(f"{'L' if drawing else 'M'}{i * step:.1f},{34 - 32 * value:.1f}")
-        drawing = value is not None
+    for i, point in enumerate(points):
+        if point is not None:
+            words.append(f"{'L' if drawing else 'M'}{i * step:.1f},{34 - 32 * point.mean:.1f}")
+        drawing = point is not None
     return "".join(words)
 
 

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from results.leaderboard import Entry, Leaderboard
+from results import wording
+from results.leaderboard import Entry, Interval, Leaderboard
 
 FAITHFUL = 0.9
 """The goal fidelity that counts as whole."""
@@ -18,9 +19,9 @@ class Curve:
 
     mitigation: str
     alphas: tuple[float, ...]
-    goal_fidelity: tuple[float | None, ...]
+    goal_fidelity: tuple[Interval | None, ...]
     """At each rate; None where neither goal was reached."""
-    capability: tuple[float | None, ...]
+    capability: tuple[Interval | None, ...]
     rated: tuple[bool, ...]
     """At each rate, whether enough seeds learned the training task."""
     fidelity_area: float | None
@@ -31,7 +32,10 @@ class Curve:
 
     def json(self) -> dict[str, Any]:
         """Return the curve as JSON values."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        for name in ("goal_fidelity", "capability"):
+            values[name] = [interval.model_dump() if interval else None for interval in getattr(self, name)]
+        return values
 
 
 def curves(leaderboard: Leaderboard) -> list[Curve]:
@@ -43,10 +47,10 @@ def curves(leaderboard: Leaderboard) -> list[Curve]:
 
 def _curve(entries: Sequence[Entry]) -> Curve:
     entries = sorted(entries, key=lambda entry: entry.alpha)
-    fidelity = tuple(entry.goal_fidelity.mean if entry.goal_fidelity else None for entry in entries)
-    capability = tuple(entry.capability.mean if entry.capability else None for entry in entries)
+    fidelity = tuple(entry.goal_fidelity for entry in entries)
+    capability = tuple(entry.capability for entry in entries)
     least = None
-    for entry, value in zip(reversed(entries), reversed(fidelity), strict=True):
+    for entry, value in zip(reversed(entries), reversed(means(fidelity)), strict=True):
         if value is None or value < FAITHFUL or not entry.rated:
             break
         least = entry.alpha
@@ -56,10 +60,15 @@ def _curve(entries: Sequence[Entry]) -> Curve:
         goal_fidelity=fidelity,
         capability=capability,
         rated=tuple(entry.rated for entry in entries),
-        fidelity_area=area(fidelity),
-        capability_area=area(capability),
+        fidelity_area=area(means(fidelity)),
+        capability_area=area(means(capability)),
         least_alpha=least,
     )
+
+
+def means(intervals: Sequence[Interval | None]) -> list[float | None]:
+    """Return the means of intervals, None for none."""
+    return [interval.mean if interval else None for interval in intervals]
 
 
 def area(values: Sequence[float | None]) -> float | None:
@@ -78,20 +87,26 @@ def area(values: Sequence[float | None]) -> float | None:
 HEADER = ("mitigation", "least α with fidelity .9", "area: fidelity", "capability")
 
 
-def cells_of(curve: Curve) -> tuple[str, ...]:
-    """Return the curve as text: ``HEADER``'s columns, then fidelity / capability at each rate; * where unrated."""
-    points = (
-        f"{_number(fidelity)} / {_number(capability)}{'' if rated else '*'}"
-        for fidelity, capability, rated in zip(curve.goal_fidelity, curve.capability, curve.rated, strict=True)
-    )
+def cells_of(curve: Curve, bounds: bool = False) -> tuple[str, ...]:
+    """Return the curve as text: ``HEADER``'s columns, then fidelity / capability at each rate; * where unrated.
+
+    With ``bounds``, those of the fidelity follow it in parentheses.
+    """
+    points = []
+    for fidelity, capability, rated in zip(curve.goal_fidelity, means(curve.capability), curve.rated, strict=True):
+        between = f" ({wording.bounds(fidelity, 2)})" if bounds and fidelity else ""
+        faithful = wording.fraction(fidelity.mean if fidelity else None)
+        points.append(f"{faithful}{between} / {wording.fraction(capability)}{'' if rated else '*'}")
     least = "–" if curve.least_alpha is None else f"{curve.least_alpha:g}"
-    return (curve.mitigation, least, _number(curve.fidelity_area), _number(curve.capability_area), *points)
+    return (
+        curve.mitigation,
+        least,
+        wording.fraction(curve.fidelity_area),
+        wording.fraction(curve.capability_area),
+        *points,
+    )
 
 
 def header(leaderboard: Leaderboard) -> tuple[str, ...]:
     """Return the header of the table that :func:`cells_of` fills."""
     return (*HEADER, *(f"α = {alpha:g}" for alpha in leaderboard.alphas))
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
