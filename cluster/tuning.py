@@ -68,9 +68,15 @@ class Plan:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The parameters of the first trial: the mitigation's defaults under the suite's own settings."""
-        defaults = self.plugin.cls.defaults()
+        """The parameters of the first trial: those of the suite, and the mitigation's defaults where it has none."""
+        defaults = {**self.plugin.cls.defaults(), **self.own}
         return {name: 1.0 if name.startswith(FACTOR) else defaults[name] for name in self.space}
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The hyperparameters that the suite gives the mitigation; a trial keeps those that are not searched for."""
+        plans = (one for one in self.suite.mitigations if one.name == self.plugin.reference)
+        return next((dict(one.hyperparameters) for one in plans), {})
 
     @property
     def study(self) -> str:
@@ -88,16 +94,13 @@ class Plan:
         factors = {name.removeprefix(FACTOR): value for name, value in parameters.items() if name.startswith(FACTOR)}
         own = {name: value for name, value in parameters.items() if not name.startswith(FACTOR)}
         return MitigationPlan(
-            name=self.plugin.reference, hyperparameters=own, factors=factors, selection=self.selection
+            name=self.plugin.reference, hyperparameters={**self.own, **own}, factors=factors, selection=self.selection
         )
 
-    @staticmethod
-    def parameters(mitigation: MitigationPlan) -> dict[str, Any]:
+    def parameters(self, mitigation: MitigationPlan) -> dict[str, Any]:
         """Return the parameters that :meth:`mitigation` made a plan of."""
-        return {
-            **{f"{FACTOR}{name}": value for name, value in mitigation.factors.items()},
-            **mitigation.hyperparameters,
-        }
+        factors = {f"{FACTOR}{name}": value for name, value in mitigation.factors.items()}
+        return {name: value for name, value in {**factors, **mitigation.hyperparameters}.items() if name in self.space}
 
     def steps(self, parameters: Mapping[str, Any]) -> list[list[Cell]]:
         """Return the cells of a trial, in the steps after which it may be pruned: one for each seed and task.

@@ -9,7 +9,8 @@ algorithm; its released maze configuration edits four of them only, many times o
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from goalposts import Knowledge, Levels
 from mitigations.plr import Plr
@@ -26,6 +27,10 @@ class Accel(Plr):
     uses = frozenset({Knowledge.LEVEL_EDITOR, Knowledge.LEVEL_GENERATOR})
     version = "2"
     paper = "Parker-Holder et al. 2022, Evolving Curricula with Regret-Based Environment Design"
+    search_space: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        **Plr.search_space,
+        "num_edits": {"low": 1, "high": 20, "log": True},
+    }
     restricted: ClassVar[bool] = False
     """Whether the child of an ambiguous level is ambiguous."""
 

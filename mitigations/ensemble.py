@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,9 @@ class Ensemble(Mitigation):
     author = "Goalposts"
     licence = "MIT"
     paper = "Osband et al. 2016, Deep Exploration via Bootstrapped DQN"
+    search_space: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "mask_probability": {"low": 0.25, "high": 1.0},
+    }
 
     def __init__(self, heads: int = 10, mask_probability: float = 0.5) -> None:
         if heads < 1:

@@ -19,6 +19,9 @@ hopeful. HER accepts the same.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
@@ -38,6 +41,9 @@ class GoalHindsight(GoalMulti):
     """
 
     paper = "Andrychowicz et al. 2017, Hindsight Experience Replay"
+    search_space: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "share": {"low": 0.1, "high": 0.9},
+    }
 
     def __init__(self, share: float = 0.5) -> None:
         if not 0 <= share < 1:

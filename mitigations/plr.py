@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,11 @@ class Plr(Mitigation):
     licence = "MIT"
     paper = "Jiang et al. 2021, Replay-Guided Adversarial Environment Design"
     restart_rollouts = True
+    search_space: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "replay_probability": {"low": 0.25, "high": 0.95},
+        "temperature": {"low": 0.05, "high": 1.0, "log": True},
+        "staleness_coeff": {"low": 0.05, "high": 0.7},
+    }
 
     regret: str = "positive_value_loss"
     """The estimate that scores a level: ``positive_value_loss``, ``max_latest`` or, with ``planner``, ``oracle``."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,11 @@ class ProxyAdversary(Mitigation):
     author = "Goalposts"
     licence = "MIT"
     restart_rollouts = True
+    search_space: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "replay_share": {"low": 0.05, "high": 0.45},
+        "temperature": {"low": 0.05, "high": 1.0, "log": True},
+        "num_edits": {"low": 1, "high": 20, "log": True},
+    }
 
     replay_share: float = 0.25
     """Share of each rollout's levels that are replayed; as many are their children, the rest are new."""

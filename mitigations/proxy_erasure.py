@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +43,9 @@ class ProxyErasure(Mitigation):
     uses = frozenset({Knowledge.PROXY_GOALS})
     author = "Goalposts"
     licence = "MIT"
+    search_space: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "strength": {"low": 0.1, "high": 10.0, "log": True},
+    }
     paper = "Ravfogel et al. 2022, Linear Adversarial Concept Erasure"
 
     def __init__(self, strength: float = 1.0, discount: float = 0.9) -> None:

@@ -9,7 +9,7 @@ as it is, so that this helps only where the proxy is visual.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,10 @@ class VisualRandomization(Mitigation):
     author = "Goalposts"
     licence = "MIT"
     paper = "Raileanu et al. 2021, Automatic Data Augmentation for Generalization in Reinforcement Learning"
+    search_space: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "coefficient": {"low": 0.01, "high": 1.0, "log": True},
+        "strength": {"low": 0.1, "high": 0.8},
+    }
 
     def __init__(self, coefficient: float = 0.1, strength: float = 0.4) -> None:
         if not 0 <= strength < 1:

@@ -57,8 +57,9 @@ def plan_of(mitigation: str = "none", **changes: Any) -> Plan:
         "seeds": 1,
         "device": "cpu",
         "salt_commitment": salt_commitment(PUBLIC_SALT),
+        "suite": two_tasks(),
     }
-    return plan_tuning(given.pop("suite", two_tasks()), mitigation, **{**given, **changes})
+    return plan_tuning(mitigation=mitigation, **{**given, **changes})
 
 
 def result(cell: Cell, score: float, seen: float = 1.0) -> Record:
@@ -133,6 +134,18 @@ def test_parameters_reach_the_cells_and_come_back_in_the_suite_s_form(searches: 
     assert in_run.plan.training.learning_rate == training.learning_rate
     assert (in_run.selection, in_run.study, in_run.selects) == ("validation_shift", "s", None)
     assert "selects" not in in_run.config["evaluation"]
+
+
+def test_what_the_suite_gives_a_mitigation_is_kept(searches: str) -> None:
+    given = MitigationPlan(name=searches, hyperparameters={"size": 2, "other": 7})
+    plan = plan_of(searches, suite=two_tasks().model_copy(update={"mitigations": (given,)}))
+    assert plan.defaults["size"] == 2
+    chosen = {**plan.defaults, "size": 6}
+    cell = plan.steps(chosen)[0][0]
+    assert cell.hyperparameters == {"size": 6, "rate": 1.0, "kind": "a", "other": 7}
+    in_suite = plan.mitigation(chosen)
+    assert in_suite.hyperparameters["other"] == 7
+    assert plan.parameters(in_suite) == chosen
 
 
 def test_a_step_is_a_task_and_seed_with_all_rates(tmp_path: Path) -> None:
