@@ -245,12 +245,12 @@ def ground(state: GameState) -> list[int]:
     end = right_end(state)
     first = int(state.agent["x"][0]) + 2
     columns = np.arange(first, end)
-    across = grid[:, first:end].T
-    rows = ((across != WALL) & (across != WALL_TOP)).argmax(axis=1)  # The lowest cell that is not solid.
+    across = grid[:, first:end]
+    rows = ((across != WALL) & (across != WALL_TOP)).argmax(axis=0)  # The lowest cell that is not solid.
     free = (rows > 0) & (grid[rows, columns] == EMPTY) & (grid[rows + 1, columns] == EMPTY)
-    things = state.entities[np.isin(state.entities["type"], BLOCKING)]
-    near = (np.abs(columns + 0.5 - things["x"][:, None]) < 1.0) & (np.abs(rows + 0.5 - things["y"][:, None]) < 1.5)
-    free &= ~near.any(axis=0)
+    blocking = (state.entities["type"][:, None] == BLOCKING).any(axis=1).nonzero()[0]
+    x, y = (state.entities[name][blocking, None] for name in "xy")
+    free &= ~((np.abs(columns + 0.5 - x) < 1.0) & (np.abs(rows + 0.5 - y) < 1.5)).any(axis=0)
     cells: list[int] = (rows[free] * WIDTH + columns[free]).tolist()
     return cells
 
