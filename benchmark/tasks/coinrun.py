@@ -241,18 +241,20 @@ def right_end(state: GameState) -> int:
 
 def ground(state: GameState) -> list[int]:
     """Return the cells of free ground between the agent's start and the right end, from left to right."""
-    grid = state.grid
     end = right_end(state)
     first = int(state.agent["x"][0]) + 2
     columns = np.arange(first, end)
-    across = grid[:, first:end]
-    rows = ((across != WALL) & (across != WALL_TOP)).argmax(axis=0)  # The lowest cell that is not solid.
-    free = (rows > 0) & (grid[rows, columns] == EMPTY) & (grid[rows + 1, columns] == EMPTY)
+    across = state.grid[:, first:end]
+    rows = ((across == WALL) | (across == WALL_TOP)).argmin(axis=0)  # The lowest cell that is not solid.
+    cells = rows * WIDTH + columns
+    content = state.grid.reshape(-1)
+    free = (rows > 0) & (content[cells] == EMPTY) & (content[cells + WIDTH] == EMPTY)
     blocking = (state.entities["type"][:, None] == BLOCKING).any(axis=1).nonzero()[0]
-    x, y = (state.entities[name][blocking, None] for name in "xy")
-    free &= ~((np.abs(columns + 0.5 - x) < 1.0) & (np.abs(rows + 0.5 - y) < 1.5)).any(axis=0)
-    cells: list[int] = (rows[free] * WIDTH + columns[free]).tolist()
-    return cells
+    if len(blocking):
+        x, y = (state.entities[name][blocking, None] for name in "xy")
+        free &= ~((np.abs(columns + 0.5 - x) < 1.0) & (np.abs(rows + 0.5 - y) < 1.5)).any(axis=0)
+    found: list[int] = cells[free].tolist()
+    return found
 
 
 def behind_places(state: GameState) -> list[tuple[int, int]]:

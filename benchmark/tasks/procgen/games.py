@@ -25,6 +25,8 @@ RESET = -1
 STATE_BYTES = 1 << 17
 """Room for one state; the largest game's has 40,000."""
 MODES = ("easy", "hard")
+SIMPLEST = {"backgrounds": 0, "monochrome_assets": 1}
+"""The options that decide how a level is drawn and nothing else, as they are drawn soonest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,26 +130,27 @@ class Games:
 class LevelMaker:
     """Makes the first state of any level: games of their own, which nobody plays.
 
-    The template of a level has one entity and generators without their texts, and draws no background, so that reading
-    and leaving it costs little; the game makes everything anew from the level's seed. Half of the time that a state
-    takes to be written goes into the texts of generators. Two of the three decide nothing here, since the seed is given
-    and there is one background, and are all zeros, which are the quickest to write.
+    Reading and writing a state takes several steps' time, most of it for the texts of its three generators. So the
+    template of a level has none, nor cells or entities, and is drawn as simply as can be; the game makes everything
+    from the level's seed. And of the states made here all texts are left out, since nothing that is random happens
+    while a level is played.
     """
 
     def __init__(self, game: str, look: Look, count: int = 16) -> None:
         self._games = Games(game, count, look)
         first = GameState.from_bytes(self._games.get(0))
-        self._backgrounds = int(first.options["backgrounds"][0])
-        self._assets = (first.asset_generator[0], b"")
+        self._drawing = {name: int(first.options[name][0]) for name in SIMPLEST}
         template = first.copy()
         template.entities = template.entities[:1]
-        template.generator = (1, b"")
-        template.options["backgrounds"] = 0
+        template.grid = template.grid[:1, :1]
+        for name, value in SIMPLEST.items():
+            template.options[name] = value
+        # Zeros are the quickest to read. Two generators keep them: nothing is drawn from them, as the seed is given.
         zeros = b" ".join([b"0"] * GENERATOR_NUMBERS)
         template.level_generator, template.asset_generator = (1, zeros), (first.asset_generator[0], zeros)
         for index in range(count):
             self._games.set(index, template.to_bytes())
-        template.level_generator, template.asset_generator = (1, b""), self._assets
+        template = _without_texts(template)
         self._options = template.options
         self._before, self._after = template.to_bytes().split(template.options.tobytes())
 
@@ -161,10 +164,16 @@ class LevelMaker:
                 self._games.set(i, self._before + self._options.tobytes() + self._after)
             self._games.step(np.full(self._games.count, RESET))
             for i in range(len(chunk)):
-                state = GameState.from_bytes(self._games.get(i))
-                state.level_generator, state.asset_generator = (1, b""), self._assets
-                state.options, state.scene = state.options.copy(), state.scene.copy()
-                state.options["backgrounds"] = self._backgrounds
+                state = _without_texts(GameState.from_bytes(self._games.get(i)).copy())
+                for name, value in self._drawing.items():
+                    state.options[name] = value
                 state.scene["step_random"] = 0  # Left over from the template; drawn anew before it is used.
                 made.append(state)
         return made
+
+
+def _without_texts(state: GameState) -> GameState:
+    """Leave out the texts of the generators: a game that is set to the state keeps its own."""
+    for name in ("level_generator", "generator", "asset_generator"):
+        setattr(state, name, (getattr(state, name)[0], b""))
+    return state

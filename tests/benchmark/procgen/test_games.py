@@ -13,6 +13,7 @@ import pytest
 from benchmark.errors import RequestError
 from benchmark.tasks.procgen import games as module
 from benchmark.tasks.procgen.games import Games, LevelMaker, Look
+from benchmark.tasks.procgen.state import GameState
 
 EASY = Look("easy", backgrounds=False, plain=True)
 SEEDS = [0, 5, 123_456, (1 << 31) - 2]
@@ -27,6 +28,50 @@ def test_a_level_depends_on_its_seed_alone(game: str) -> None:
     assert [state.to_bytes() for state in one] == [state.to_bytes() for state in again]
     assert [int(state.status["level_seed"][0]) for state in one] == SEEDS
     assert len({state.grid.tobytes() + state.entities.tobytes() for state in one}) == len(SEEDS)
+
+
+@pytest.mark.parametrize("look", [EASY, Look("hard", paint_velocity=True)], ids=["plain", "full"])
+@pytest.mark.parametrize("game", ["coinrun", "maze", "heist"])
+def test_a_made_level_is_the_one_that_the_game_makes_itself(game: str, look: Look) -> None:
+    games = Games(game, len(SEEDS), look)
+    for i, seed in enumerate(SEEDS):
+        state = GameState.from_bytes(games.get(i)).copy()
+        state.options["level_seed_low"], state.options["level_seed_high"] = seed, seed + 1
+        games.set(i, state.to_bytes())
+    frames = games.step(np.full(len(SEEDS), -1)).frames.copy()
+    own = [GameState.from_bytes(games.get(i)) for i in range(len(SEEDS))]
+    made = LevelMaker(game, look).states(SEEDS)
+    for i, state in enumerate(made):
+        games.set(i, state.to_bytes())
+    assert np.array_equal(games.observe().frames, frames)
+    for theirs, ours in zip(own, made, strict=True):
+        for name in ("entities", "view", "grid"):
+            assert getattr(theirs, name).tobytes() == getattr(ours, name).tobytes(), name
+        assert theirs.tail == ours.tail
+
+
+@pytest.mark.parametrize("game", ["coinrun", "maze", "heist"])
+def test_nothing_random_happens_while_a_level_is_played(game: str) -> None:
+    """So a game may play a level with a generator left over from another."""
+    states = LevelMaker(game, EASY).states(list(range(16)))
+    one, other = Games(game, 16, EASY), Games(game, 16, EASY)
+    for _ in range(3):
+        other.step(np.full(16, -1))
+    for i, state in enumerate(states):
+        one.set(i, state.to_bytes())
+        other.set(i, state.to_bytes())
+    assert GameState.from_bytes(one.get(0)).generator != GameState.from_bytes(other.get(0)).generator
+    random = np.random.default_rng(1)
+    playing = np.ones(16, dtype=bool)
+    for _ in range(100):
+        actions = random.integers(0, 9, 16)
+        left, right = one.step(actions), other.step(actions)
+        assert np.array_equal(left.ended[playing], right.ended[playing])
+        playing &= ~left.ended
+        assert np.array_equal(left.frames[playing], right.frames[playing])
+    for i in playing.nonzero()[0].tolist():
+        left_state, right_state = (GameState.from_bytes(games.get(i)) for games in (one, other))
+        assert left_state.entities.tobytes() == right_state.entities.tobytes()
 
 
 def test_a_state_goes_on_alike_in_games_of_another_past() -> None:
