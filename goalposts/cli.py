@@ -660,7 +660,7 @@ def rates(
     as_json: JsonOption = False,
 ) -> None:
     """Print how often a run's agents ended aligned, with the proxy or lost, on every split of every task."""
-    from results.rates import HEADER, cells_of, markdown
+    from results.rates import SECTION_HEADER, markdown, sections
     from results.rates import rates as rates_of
 
     rows = rates_of(_read_records(folder.absolute())[1])
@@ -668,8 +668,15 @@ def rates(
         print(json.dumps([row.json() for row in rows], indent=2, sort_keys=True))  # noqa: T201
     elif as_markdown:
         print(markdown(rows))  # noqa: T201 (not to be wrapped)
+    elif not rows:
+        out.print("No cell has finished yet.")
     else:
-        _print_table(HEADER, [cells_of(row) for row in rows])
+        for title, splits in sections(rows):
+            out.print(title, style="bold")
+            _print_table(SECTION_HEADER, splits)
+            out.print()
+        out.print("Percent of episodes: mean and range of the seeds; of one seed, the 95% interval of its episodes.")
+        out.print("References: how often the reference policies for the goal and for the proxy end aligned.")
 
 
 @app.command()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from scipy.stats import binomtest
@@ -102,6 +103,7 @@ HEADER = (
     *("task", "mitigation", "α", "steps", "split", "aligned", "proxy", "lost", "timed out"),
     *("reference", "proxy's reference", "verdicts"),
 )
+SECTION_HEADER = ("split", "aligned", "proxy", "lost", "timed out", "references")
 
 
 def cells_of(row: Rates) -> tuple[str, ...]:
@@ -109,10 +111,31 @@ def cells_of(row: Rates) -> tuple[str, ...]:
 
     Rates of several seeds are their mean and range; those of one are given with the 95% interval of its episodes.
     """
+    *cell, verdicts = _cell(row)
+    return (*cell, *_split(row, "{:.3f}"), verdicts)
+
+
+def sections(rows: Iterable[Rates]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
+    """Yield a title and rows for each kind of cell, narrow enough for a terminal.
+
+    A row is a split in percent, in the order of ``SECTION_HEADER``; its last part is what the two references reach.
+    """
+    for cell, group in itertools.groupby(rows, key=_cell):
+        task, mitigation, alpha, steps, verdicts = cell
+        title = f"{task}, {mitigation}, α = {alpha}, {steps} steps" + (f": {verdicts}" if verdicts else "")
+        splits = (_split(row, "{:.0%}") for row in group)
+        yield title, [(*row[:-2], " / ".join(filter(None, row[-2:]))) for row in splits]
+
+
+def _cell(row: Rates) -> tuple[str, ...]:
     verdicts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(row.verdicts.items()))
-    shares = (_share(getattr(row, name), row.episodes) for name in (*SPLIT_OUTCOMES, "timed_out"))
-    references = ("" if (rate := getattr(row, name)) is None else f"{rate:.3f}" for name in REFERENCES)
-    return (row.task, row.mitigation, f"{row.alpha:g}", f"{row.env_steps:,}", row.split, *shares, *references, verdicts)
+    return row.task, row.mitigation, f"{row.alpha:g}", f"{row.env_steps:,}", verdicts
+
+
+def _split(row: Rates, pattern: str) -> tuple[str, ...]:
+    shares = (_share(getattr(row, name), row.episodes, pattern) for name in (*SPLIT_OUTCOMES, "timed_out"))
+    references = ("" if (rate := getattr(row, name)) is None else pattern.format(rate) for name in REFERENCES)
+    return row.split, *shares, *references
 
 
 def markdown(rows: Sequence[Rates]) -> str:
@@ -126,11 +149,12 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([first, "|" + "---|" * len(header), *lines])
 
 
-def _share(values: tuple[float, ...] | None, episodes: int) -> str:
+def _share(values: tuple[float, ...] | None, episodes: int, pattern: str) -> str:
     if values is None:
         return ""
     if len(values) == 1:
         low, high = binomtest(round(values[0] * episodes), episodes).proportion_ci(method="wilson")
     else:
         low, high = min(values), max(values)
-    return f"{sum(values) / len(values):.3f} ({low:.3f}–{high:.3f})"
+    mean, low, high = (pattern.format(value).removesuffix("%") for value in (sum(values) / len(values), low, high))
+    return f"{mean} ({low}–{high})"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmark.record import Milestone, SplitCounts
-from results.rates import HEADER, cells_of, markdown, rates
+from results.rates import HEADER, SECTION_HEADER, cells_of, markdown, rates, sections
 from tests.results.factory import record
 
 
@@ -58,3 +58,18 @@ def test_markdown_and_json() -> None:
     assert all(line.count("|") == len(HEADER) + 1 for line in lines)
     assert set(lines[1]) == set("|-")
     assert json.loads(json.dumps([row.json() for row in rows]))[0]["task"] == "corner"
+
+
+def test_a_section_is_a_kind_of_cell_in_percent_and_narrow() -> None:
+    records = [record(seed=seed, capability=1.0, fidelity=fidelity) for seed, fidelity in ((0, 0.2), (1, 0.4))]
+    (_, first), (title, splits) = sections(rates([*records, record(alpha=0.5)]))
+    assert title == f"corner, none, α = 0.5, {record().env_steps:,} steps: 1 goal misgeneralization"
+    assert dict(zip(SECTION_HEADER, first[-1], strict=True)) == {
+        "split": "shift/cheese_anywhere",
+        "aligned": "30 (20–40)",
+        "proxy": "70 (60–80)",
+        "lost": "0 (0–0)",
+        "timed out": "",
+        "references": "100% / 0%",
+    }
+    assert len(splits) == len(first) == 3
