@@ -22,6 +22,8 @@ class Curve:
     goal_fidelity: tuple[Interval | None, ...]
     """At each rate; None where neither goal was reached."""
     capability: tuple[Interval | None, ...]
+    seeds: tuple[int, ...]
+    """At each rate, how many have a result."""
     rated: tuple[bool, ...]
     """At each rate, whether enough seeds learned the training task."""
     fidelity_area: float | None
@@ -59,6 +61,7 @@ def _curve(entries: Sequence[Entry]) -> Curve:
         alphas=tuple(entry.alpha for entry in entries),
         goal_fidelity=fidelity,
         capability=capability,
+        seeds=tuple(entry.seeds for entry in entries),
         rated=tuple(entry.rated for entry in entries),
         fidelity_area=area(means(fidelity)),
         capability_area=area(means(capability)),
@@ -93,8 +96,9 @@ def cells_of(curve: Curve, bounds: bool = False) -> tuple[str, ...]:
     With ``bounds``, those of the fidelity follow it in parentheses.
     """
     points = []
-    for fidelity, capability, rated in zip(curve.goal_fidelity, means(curve.capability), curve.rated, strict=True):
-        between = f" ({wording.bounds(fidelity, 2)})" if bounds and fidelity else ""
+    rates = zip(curve.goal_fidelity, means(curve.capability), curve.seeds, curve.rated, strict=True)
+    for fidelity, capability, seeds, rated in rates:
+        between = f" ({wording.bounds(fidelity, 2, seeds)})" if bounds and fidelity else ""
         faithful = wording.fraction(fidelity.mean if fidelity else None)
         points.append(f"{faithful}{between} / {wording.fraction(capability)}{'' if rated else '*'}")
     least = "–" if curve.least_alpha is None else f"{curve.least_alpha:g}"

@@ -46,7 +46,7 @@ def _cells(entry: Entry) -> list[Text]:
     name.append(f"\n{wording.told(entry)}", style="dim")
     figures = [
         wording.score(entry.score.mean if entry.score else None),
-        wording.bounds(entry.score, 0) if entry.score else "",
+        wording.bounds(entry.score, 0, entry.seeds) if entry.score else "",
         wording.fidelity(entry),
         wording.fraction(entry.capability.mean if entry.capability else None),
         f"{entry.misgeneralized_seeds}/{entry.seeds}",

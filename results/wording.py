@@ -112,8 +112,10 @@ def fidelity(entry: Entry) -> str:
     return fraction(entry.goal_fidelity.mean if entry.goal_fidelity else None)
 
 
-def bounds(interval: Interval, decimals: int) -> str:
-    """Return the bounds of an interval, such as ``0.91 to 0.95``."""
+def bounds(interval: Interval, decimals: int, seeds: int) -> str:
+    """Return the bounds of an interval over ``seeds``, such as ``0.91 to 0.95``; of a single seed there are none."""
+    if seeds == 1:
+        return "one seed"
     low, high = (f"{round(bound, decimals) + 0.0:.{decimals}f}" for bound in (interval.low, interval.high))
     return f"{low} to {high}"
 

@@ -36,7 +36,7 @@ def test_the_least_rate_is_that_from_which_on_every_rated_entry_is_faithful() ->
     assert found["none"].capability_area == pytest.approx(1.0)
     assert dict(zip(header(board), cells_of(found["goal_multi"]), strict=True))["α = 0.1"] == "0.95 / 1.00*"
     bounded = dict(zip(header(board), cells_of(found["goal_multi"], bounds=True), strict=True))
-    assert bounded["α = 0.1"] == "0.95 (0.95 to 0.95) / 1.00*"
+    assert bounded["α = 0.1"] == "0.95 (one seed) / 1.00*"
     assert found["none"].json()["goal_fidelity"][1] == {"mean": 0.95, "low": 0.95, "high": 0.95}
 
 
