@@ -83,9 +83,12 @@ class Milestone(_Model):
 class Timing(_Model):
     """The only part of a record that may differ between equal runs."""
 
-    wall_seconds: float
-    steps_per_second: float
+    wall_seconds: float | None
+    """Of the training, over all attempts, and of the last evaluation; null where it is not known."""
+    steps_per_second: float | None
+    """Of the training."""
     peak_memory_bytes: int
+    """Of the GPU's memory where it trained on one, else of the process, which may have run other cells before."""
     record_sha256: str = ""
     """SHA-256 of the record as canonical JSON with this field empty."""
 
@@ -107,6 +110,10 @@ class Record(_Model):
     selection: Literal["defaults", "in_distribution", "validation_shift"]
     study: str | None = None
     """The id of the study that chose its hyperparameters; null where nobody tuned them."""
+    fixed_rate: bool = False
+    """Whether the mitigation sets its own disambiguation rate, so that its cell stands at every rate of the suite."""
+    inapplicable: list[str] = []
+    """Tasks of the suite to which the mitigation does not apply."""
     trust: Literal["self_reported", "reproduced"]
     plugin: Plugin
     versions: dict[str, str]

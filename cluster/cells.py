@@ -36,6 +36,10 @@ class Cell:
     """The study that chose the hyperparameters."""
     plugin: Plugin
     knowledge: tuple[str, ...]
+    fixed_rate: bool
+    """Whether the mitigation sets its own rate."""
+    inapplicable: tuple[str, ...]
+    """Tasks of the suite to which the mitigation does not apply."""
     device: Literal["cpu", "cuda"]
     episodes: int
     milestones: int
@@ -134,10 +138,14 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
         if not 0.0 <= alpha <= 1.0:
             raise RequestError(f"alpha is {alpha!r}; it is a probability, so give a number in [0, 1].")
     mitigations = _chosen_mitigations(suite, selection.mitigations)
+    tasks = {plan.task: make_task(plan.task, **plan.parameters) for plan in suite.tasks}
+    lacks = {
+        plugin.name: {name: lack for name, task in tasks.items() if (lack := plugin.cls.inapplicable(task)) is not None}
+        for _, plugin in mitigations
+    }
+    chosen = _chosen_tasks(suite, selection.tasks)
     cells: dict[str, Cell] = {}
-    lacks: dict[str, list[str]] = {}
-    for plan in _chosen_tasks(suite, selection.tasks):
-        task = make_task(plan.task, **plan.parameters)
+    for plan in chosen:
         training = plan.training.model_copy(
             update={
                 "bf16": plan.training.bf16 and native_bf16(device),
@@ -146,8 +154,7 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
         )
         for mitigation, plugin in mitigations:
             cls = plugin.cls
-            if (lack := cls.inapplicable(task)) is not None:
-                lacks.setdefault(plugin.name, []).append(f"{plan.task} has {lack}")
+            if plan.task in lacks[plugin.name]:
                 continue
             changes: dict[str, float] = {}
             for name, factor in mitigation.factors.items():
@@ -171,6 +178,8 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
                             sha256=plugin.sha256,
                         ),
                         knowledge=tuple(sorted(flag.value for flag in cls.uses)),
+                        fixed_rate=cls.fixed_alpha is not None,
+                        inapplicable=tuple(lacks[plugin.name]),
                         device=device,
                         episodes=suite.episodes,
                         milestones=suite.milestones,
@@ -181,7 +190,7 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
                     )
                     cells[cell.cell_id] = cell
     for useless in lacks.keys() - {cell.key.mitigation for cell in cells.values()}:
-        reasons = ", ".join(lacks[useless])
+        reasons = ", ".join(f"{plan.task} has {lacks[useless][plan.task]}" for plan in chosen)
         raise RequestError(f"Mitigation {useless!r} applies to no chosen task: {reasons}; choose others.")
     if len({cell.key for cell in cells.values()}) < len(cells):
         raise RequestError("Two plugins have the same file and class name; rename one, so that they can be told apart.")

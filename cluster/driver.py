@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from benchmark.files import write_atomically
 from benchmark.record import CellKey, Commit, Record
 from cluster.cells import Cell
 from cluster.disk import DiskFullError, make_room
-from cluster.worker import Job, Outcome, finished_record, run_cell, write_failure
+from cluster.worker import STARTED_FILE, Job, Outcome, finished_record, run_cell, write_failure
 
 RUN_FILE = "run.json"
 MAX_ATTEMPTS = 3
@@ -28,7 +29,9 @@ POLL_SECONDS = 0.5
 DISK_SECONDS = 30.0
 """Between two looks at how much disk the output folder takes, where that is bounded."""
 STALL_SECONDS = 900.0
-"""A running cell whose metrics stand still for so long is ended and tried again."""
+"""A cell whose metrics stand still for so long in training is ended and tried again."""
+EVALUATION_SECONDS = 7200.0
+"""The same where agents are evaluated: a game's reference policies may have to be played first."""
 
 
 @dataclasses.dataclass
@@ -40,9 +43,11 @@ class Progress:
     env_steps: int = 0
     steps_per_second: float = 0.0
     attempts: int = 0
+    attempt: str = ""
+    """Names the last attempt."""
     error: str | None = None
     moved_at: float = 0.0
-    """Monotonic time of the last change of ``env_steps``."""
+    """Monotonic time of the last change of ``env_steps``, or of the attempt's beginning."""
 
 
 Observer = Callable[[Sequence[Progress]], None]
@@ -165,10 +170,14 @@ def run_cells(
     with connect():
         _check_capacity(gpus_per_cell)
         remote = ray.remote(run_cell).options(num_cpus=1, num_gpus=gpus_per_cell, max_retries=0)
-        running = {remote.remote(jobs[entry.cell.cell_id]): entry for entry in waiting}
-        for entry in waiting:
-            entry.attempts = 1
+
+        def submit(entry: Progress) -> Any:
+            entry.attempts += 1
+            entry.attempt = uuid.uuid4().hex
             entry.env_steps = _last_env_steps(entry.cell.folder(out) / "metrics.jsonl")
+            return remote.remote(dataclasses.replace(jobs[entry.cell.cell_id], attempt=entry.attempt))
+
+        running = {submit(entry): entry for entry in waiting}
         looked = -DISK_SECONDS
         try:
             while running:
@@ -176,15 +185,14 @@ def run_cells(
                 for reference in ready:
                     entry = running.pop(reference)
                     outcome, record = _result(reference, entry.cell, out)
-                    job = jobs[entry.cell.cell_id]
                     if _settle(entry, outcome, out, notify):
-                        entry.attempts += 1
-                        running[remote.remote(job)] = entry
+                        running[submit(entry)] = entry
                     else:
-                        finished(record or write_failure(job, str(entry.error)))
+                        finished(record or write_failure(jobs[entry.cell.cell_id], str(entry.error)))
                 for reference, entry in running.items():
                     if _stalled(entry, out):
-                        notify(f"{entry.cell.cell_id} stood still for {STALL_SECONDS:.0f} s and is restarted.")
+                        still = f"{time.monotonic() - entry.moved_at:.0f}"
+                        notify(f"{entry.cell.cell_id} stood still for {still} s and is restarted.")
                         ray.cancel(reference, force=True)
                         entry.moved_at = time.monotonic()
                 if max_disk_bytes is not None and time.monotonic() - looked >= DISK_SECONDS:
@@ -255,7 +263,6 @@ def _settle(entry: Progress, outcome: Outcome, out: Path, notify: Notify) -> boo
     if entry.attempts < MAX_ATTEMPTS:
         notify(f"{entry.cell.cell_id} failed and is tried again ({entry.attempts}/{MAX_ATTEMPTS - 1}): {outcome.error}")
         entry.state, entry.steps_per_second = "waiting", 0.0
-        entry.env_steps = _last_env_steps(entry.cell.folder(out) / "metrics.jsonl")
         return True
     entry.state = "failed"
     return False
@@ -264,13 +271,25 @@ def _settle(entry: Progress, outcome: Outcome, out: Path, notify: Notify) -> boo
 def _stalled(entry: Progress, out: Path) -> bool:
     """Read the cell's last metrics into ``entry``; return whether a running cell has stood still for too long."""
     now = time.monotonic()
-    steps = _last_env_steps(entry.cell.folder(out) / "metrics.jsonl")
+    folder = entry.cell.folder(out)
+    if entry.state == "waiting" and _attempt(folder / STARTED_FILE) == entry.attempt:
+        entry.state, entry.moved_at = "running", now
+    steps = _last_env_steps(folder / "metrics.jsonl")
     if steps != entry.env_steps:
-        if entry.state == "running" and steps > entry.env_steps:
+        if steps > entry.env_steps > 0:
             rate = (steps - entry.env_steps) / max(now - entry.moved_at, 1e-6)
             entry.steps_per_second = rate if not entry.steps_per_second else 0.7 * entry.steps_per_second + 0.3 * rate
-        entry.state, entry.env_steps, entry.moved_at = "running", steps, now
-    return entry.state == "running" and now - entry.moved_at > STALL_SECONDS
+        entry.env_steps, entry.moved_at = steps, now
+    evaluates = bool(entry.cell.milestones) or entry.env_steps >= entry.cell.plan.training.env_steps
+    longest = EVALUATION_SECONDS if evaluates else STALL_SECONDS
+    return entry.state == "running" and now - entry.moved_at > longest
+
+
+def _attempt(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None
 
 
 def _last_env_steps(path: Path) -> int:

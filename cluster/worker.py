@@ -7,8 +7,7 @@ import errno
 import json
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,8 +34,8 @@ from benchmark.training import checkpoint
 from benchmark.training.loop import Trainer
 from cluster.cells import Cell
 
-SERIES_FILE = "series.jsonl"
-"""Where a cell keeps what its agent was like in the course of training."""
+STARTED_FILE = "started"
+"""In a cell's folder: which attempt began last."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +48,8 @@ class Job:
     commit: Commit
     versions: dict[str, str]
     checkpoint_seconds: float
+    attempt: str = ""
+    """Names this attempt; the worker writes it into ``STARTED_FILE`` when it begins."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +94,7 @@ def run_cell(job: Job) -> Outcome:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock"):
+            (folder / STARTED_FILE).write_text(job.attempt)
             try:
                 _run(job, folder, notices)
             except GoalpostsError as error:
@@ -113,7 +115,6 @@ def _disk_is_full(error: BaseException) -> bool:
 
 def _run(job: Job, folder: Path, notices: list[str]) -> None:
     cell = job.cell
-    started = time.monotonic()
     _reset_peak_memory(cell.device)
     state, moved = checkpoint.load_or_set_aside(folder / "checkpoint")
     if moved is not None:
@@ -122,21 +123,22 @@ def _run(job: Job, folder: Path, notices: list[str]) -> None:
         )
     trainer = make_trainer(cell)
     begun = state[1] if state else 0
-    with _rows(folder / "metrics.jsonl", begun) as report, _rows(folder / SERIES_FILE, begun) as add:
+    series = folder / f"series-{cell.eval_id}.jsonl"
+    with _Rows(folder / "metrics.jsonl", begun) as metrics, _Rows(series, begun) as milestones:
+        clock = _Clock(metrics.last.get("seconds", 0.0))
         digest = trainer.train(
             folder / "checkpoint",
             resume_from=state,
             checkpoint_seconds=job.checkpoint_seconds,
-            report=report,
+            report=lambda row: metrics.append({**row, "seconds": clock.seconds()}),
             milestones=cell.milestones,
-            at_milestone=lambda: add(evaluate_milestone(job, trainer).model_dump(mode="json")),
+            at_milestone=lambda: milestones.append(evaluate_milestone(job, trainer).model_dump(mode="json")),
         )
-    trained = time.monotonic()
-    record = evaluate(job, trainer, digest, folder)
-    steps = trainer.env_steps - (state[1] if state else 0)
+    trained = clock.seconds()
+    record = evaluate(job, trainer, digest, series)
     timing = Timing(
-        wall_seconds=round(time.monotonic() - started, 3),
-        steps_per_second=round(steps / max(trained - started, 1e-9), 1),
+        wall_seconds=clock.seconds(),
+        steps_per_second=round(trainer.env_steps / trained, 1),
         peak_memory_bytes=_peak_memory(cell.device),
     )
     records.write(folder / "record.json", record.model_copy(update={"timing": timing}))
@@ -162,11 +164,11 @@ def make_trainer(cell: Cell) -> Trainer:
     )
 
 
-def evaluate(job: Job, trainer: Trainer, digest: str, folder: Path) -> Record:
-    """Evaluate the trained agent, write its episodes, and return its record."""
+def evaluate(job: Job, trainer: Trainer, digest: str, series: Path) -> Record:
+    """Evaluate the trained agent, write its episodes, and return its record with the milestones in ``series``."""
     prepared = _prepared(job)
     episodes = _play(job, trainer, prepared.levels, "evaluation")
-    prepared.write_episodes(folder / "episodes.parquet", episodes)
+    prepared.write_episodes(job.cell.folder(job.out) / "episodes.parquet", episodes)
     splits = prepared.results(episodes)
     ranked = scores.Fidelity.pooled(scores.ranked_shifts(splits).values())
     return _record(
@@ -174,7 +176,7 @@ def evaluate(job: Job, trainer: Trainer, digest: str, folder: Path) -> Record:
         status="done",
         env_steps=trainer.env_steps,
         splits=splits,
-        series=read_series(folder / SERIES_FILE),
+        series=read_series(series),
         regret=prepared.regret(episodes),
         capability=ranked.capability,
         goal_fidelity=ranked.goal_fidelity,
@@ -213,8 +215,8 @@ def _play(job: Job, trainer: Trainer, chosen: EvaluationSet, purpose: str) -> Ep
 
 
 def read_series(path: Path) -> list[Milestone]:
-    """Return the milestones that a cell has passed."""
-    return [Milestone.model_validate_json(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Return the milestones that a cell has passed under one evaluation; one trained under another has none."""
+    return [Milestone.model_validate_json(line) for line in path.read_text().splitlines()]
 
 
 def _record(job: Job, **values: Any) -> Record:
@@ -230,6 +232,8 @@ def _record(job: Job, **values: Any) -> Record:
         knowledge=list(cell.knowledge),
         selection=cell.selection,
         study=cell.study,
+        fixed_rate=cell.fixed_rate,
+        inapplicable=list(cell.inapplicable),
         trust="self_reported",
         plugin=cell.plugin,
         versions=job.versions,
@@ -253,25 +257,44 @@ def write_failure(job: Job, error: str) -> Record:
     return record
 
 
-@contextmanager
-def _rows(path: Path, env_steps: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Yield a function that appends a row of JSON; rows past the checkpoint that is resumed are dropped first."""
-    kept = []
-    if path.exists():
-        for line in path.read_text().splitlines():
+class _Rows:
+    """A file of JSON lines that a cell appends to; rows past the checkpoint that is resumed are dropped first."""
+
+    def __init__(self, path: Path, env_steps: int) -> None:
+        kept = []
+        self.last: Mapping[str, Any] = {}
+        """The last row kept."""
+        for line in path.read_text().splitlines() if path.exists() else ():
             try:
-                if json.loads(line)["env_steps"] <= env_steps:
+                row = json.loads(line)
+                if row["env_steps"] <= env_steps:
                     kept.append(line)
-            except (ValueError, KeyError):
+                    self.last = row
+            except (ValueError, KeyError, TypeError):
                 break
-    path.write_text("".join(f"{line}\n" for line in kept))
-    with path.open("a") as file:
+        path.write_text("".join(f"{line}\n" for line in kept))
+        self._path = path
 
-        def append(row: Mapping[str, Any]) -> None:
-            file.write(canonical_json(row) + "\n")
-            file.flush()
+    def __enter__(self) -> _Rows:
+        self._file = self._path.open("a")
+        return self
 
-        yield append
+    def __exit__(self, *_error: object) -> None:
+        self._file.close()
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        self._file.write(canonical_json(row) + "\n")
+        self._file.flush()
+
+
+class _Clock:
+    """Seconds that a cell has taken, those of earlier attempts up to the checkpoint included."""
+
+    def __init__(self, before: float) -> None:
+        self._zero = time.monotonic() - before
+
+    def seconds(self) -> float:
+        return round(time.monotonic() - self._zero, 3)
 
 
 def _reset_peak_memory(device: str) -> None:

@@ -215,7 +215,7 @@ def _run(
                     checkpoint_seconds=checkpoint_seconds,
                     max_disk_bytes=max_disk_bytes,
                 )
-            board = _publish(folder)
+            board, records = _publish(folder)
             mirror.log_leaderboard(board)
             failed = [entry for entry in progress if entry.state == "failed"]
             status = "FAILED" if failed else "FINISHED"
@@ -223,7 +223,7 @@ def _run(
             problem = mirror.finish(status)
         if problem is not None:
             err.print(f"MLflow could not be written ({problem}); records and leaderboard are complete.", style="yellow")
-    print_leaderboard(out, board)
+    print_leaderboard(out, board, records)
     for entry in failed:
         err.print(f"Failed: {entry.cell.cell_id}: {entry.error}", style="red", soft_wrap=True)
     _print_next_steps(suite, folder)
@@ -251,18 +251,8 @@ def _read_records(folder: Path) -> tuple[Suite, list[Record], list[CellKey] | No
     return get_suite(suite_id), [one for one in found if (one.cell_id, one.eval_id) in cells], list(cells.values())
 
 
-def _inapplicable(suite: Suite, records: Sequence[Record]) -> set[tuple[str, str]]:
-    """Return the mitigations among the records and the suite's tasks to which they do not apply."""
-    from benchmark.plugins import load_plugin, registered
-    from benchmark.tasks import make_task
-
-    tasks = [make_task(plan.task, **plan.parameters) for plan in suite.tasks]
-    names = {record.cell.mitigation for record in records} & set(registered())
-    return {(name, task.id) for name in names for task in tasks if load_plugin(name).cls.inapplicable(task) is not None}
-
-
-def _publish(folder: Path) -> Leaderboard:
-    """Build the leaderboard and the site from the records of the cells that the folder was last run for.
+def _publish(folder: Path) -> tuple[Leaderboard, list[Record]]:
+    """Build and return the leaderboard, write it and the site, and return the records of the folder's last run too.
 
     Raises:
         RequestError: the folder belongs to no run, or holds no record of it.
@@ -272,12 +262,12 @@ def _publish(folder: Path) -> Leaderboard:
     from results.site import write_site, write_story_svg
 
     suite, records, keys = _read_records(folder)
-    board = build_leaderboard(suite, records, keys, _inapplicable(suite, records))
+    board = build_leaderboard(suite, records, keys)
     write_leaderboard(folder, board)
     cases = {name: dataclasses.asdict(task.case) for name, task in TASKS.items()}
     page = write_site(folder, board, suite, cases, records)
     write_story_svg(page.with_name("capability_fidelity.svg"), board)
-    return board
+    return board, records
 
 
 def _print_next_steps(suite: Suite, folder: Path) -> None:
@@ -646,11 +636,11 @@ def leaderboard(folder: FolderArgument, as_json: JsonOption = False) -> None:
     """Rebuild the leaderboard of a run from its records, and print it."""
     from results.table import print_leaderboard
 
-    board = _publish(folder.absolute())
+    board, records = _publish(folder.absolute())
     if as_json:
         print(json.dumps(board.model_dump(mode="json"), indent=2, sort_keys=True))  # noqa: T201
         return
-    print_leaderboard(out, board)
+    print_leaderboard(out, board, records)
 
 
 @app.command()
@@ -689,7 +679,7 @@ def curves(
     from results import curves as module
     from results.rates import markdown_table
 
-    board = _publish(folder.absolute())
+    board, _ = _publish(folder.absolute())
     found = module.curves(board)
     if as_json:
         print(json.dumps([curve.json() for curve in found], indent=2, sort_keys=True))  # noqa: T201
@@ -724,7 +714,7 @@ def publish(
     if not paths:
         raise RequestError(f"{str(folder)!r} holds no finished record; run its suite first.")
     published = publication.read_published(target)
-    board = write_leaderboard(target, build_leaderboard(suite, published, None, _inapplicable(suite, published)))
+    board = write_leaderboard(target, build_leaderboard(suite, published))
     for path in (*paths, board):
         out.print(f"Wrote {path}", soft_wrap=True)
 

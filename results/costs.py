@@ -1,52 +1,49 @@
-"""What each mitigation cost: steps, time and memory of a cell, and the regret in distribution.
+"""What each mitigation cost: time and memory of a cell.
 
-Time and memory are the machine's, so they are no part of the leaderboard, which is the same for equal runs.
+They are the machine's, so they are no part of the leaderboard, which is the same for equal runs; its entries have the
+steps and the regret.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from benchmark.record import Record
+from results.leaderboard import Leaderboard
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of one mitigation, over all its finished cells."""
+    """Of the cells behind one entry; of tasks to which it does not apply the baseline's, as in its score."""
 
-    mitigation: str
-    cells: int
-    env_steps: int
-    """Of all cells together, those spent on scoring and on edited levels included."""
-    seconds: float
-    """Of a cell: the mean over tasks of the median over their cells; evaluation included."""
-    memory_bytes: int
-    """Peak of the hungriest cell."""
-    regret: float | None
-    """Mean shortfall from the optimal return in distribution, the price of safety; None where no planner knows it."""
+    seconds: float | None
+    """Of a cell: the mean over tasks of the median over their cells, evaluation included; None where no record says."""
+    memory_bytes: int | None
+    """Peak of the hungriest task, by the least of its cells: a process keeps what the cells before it took."""
 
 
-def costs(records: Iterable[Record]) -> list[Cost]:
-    """Return what each mitigation cost, by name."""
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        if record.status == "done":
-            groups.setdefault(record.cell.mitigation, []).append(record)
-    return [_cost(name, groups[name]) for name in sorted(groups)]
+def costs(leaderboard: Leaderboard, records: Iterable[Record]) -> dict[tuple[str, float], Cost]:
+    """Return what each entry cost, by mitigation and disambiguation rate."""
+    done = [record for record in records if record.status == "done"]
+    found = {}
+    for entry in leaderboard.entries:
+        groups: dict[str, list[Record]] = {}
+        for record in done:
+            borrowed = record.cell.task in entry.inapplicable
+            own = record.cell.mitigation == (leaderboard.baseline if borrowed else entry.mitigation)
+            if own and (record.cell.alpha == entry.alpha or record.fixed_rate):
+                groups.setdefault(record.cell.task, []).append(record)
+        found[entry.mitigation, entry.alpha] = _cost(groups)
+    return found
 
 
-def _cost(mitigation: str, records: list[Record]) -> Cost:
-    seconds: dict[str, list[float]] = {}
-    for record in records:
-        seconds.setdefault(record.cell.task, []).append(record.timing.wall_seconds)
-    regrets = [record.regret for record in records if record.regret is not None]
-    return Cost(
-        mitigation=mitigation,
-        cells=len(records),
-        env_steps=sum(record.env_steps for record in records),
-        seconds=sum(statistics.median(times) for times in seconds.values()) / len(seconds),
-        memory_bytes=max(record.timing.peak_memory_bytes for record in records),
-        regret=statistics.fmean(regrets) if regrets else None,
-    )
+def _cost(groups: Mapping[str, list[Record]]) -> Cost:
+    times = [
+        statistics.median(seconds)
+        for group in groups.values()
+        if (seconds := [record.timing.wall_seconds for record in group if record.timing.wall_seconds is not None])
+    ]
+    peaks = [min(record.timing.peak_memory_bytes for record in group) for group in groups.values()]
+    return Cost(statistics.fmean(times) if len(times) == len(groups) and times else None, max(peaks, default=None))

@@ -15,7 +15,7 @@ FAITHFUL = 0.9
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One mitigation over the rates at which it was compared."""
+    """One mitigation over all rates of the leaderboard; there are no values where it was not trained."""
 
     mitigation: str
     alphas: tuple[float, ...]
@@ -23,7 +23,7 @@ class Curve:
     """At each rate; None where neither goal was reached."""
     capability: tuple[Interval | None, ...]
     seeds: tuple[int, ...]
-    """At each rate, how many have a result."""
+    """At each rate, how many have a result; 0 where it was not trained."""
     rated: tuple[bool, ...]
     """At each rate, whether enough seeds learned the training task."""
     fidelity_area: float | None
@@ -43,26 +43,28 @@ class Curve:
 def curves(leaderboard: Leaderboard) -> list[Curve]:
     """Return the curve of every mitigation, the greatest area under the fidelity first."""
     names = dict.fromkeys(entry.mitigation for entry in leaderboard.entries)
-    found = [_curve([entry for entry in leaderboard.entries if entry.mitigation == name]) for name in names]
+    at = {(entry.mitigation, entry.alpha): entry for entry in leaderboard.entries}
+    found = [
+        _curve(name, leaderboard.alphas, [at.get((name, alpha)) for alpha in leaderboard.alphas]) for name in names
+    ]
     return sorted(found, key=lambda curve: (-(curve.fidelity_area or 0.0), curve.mitigation))
 
 
-def _curve(entries: Sequence[Entry]) -> Curve:
-    entries = sorted(entries, key=lambda entry: entry.alpha)
-    fidelity = tuple(entry.goal_fidelity for entry in entries)
-    capability = tuple(entry.capability for entry in entries)
+def _curve(mitigation: str, alphas: Sequence[float], entries: Sequence[Entry | None]) -> Curve:
+    fidelity = tuple(entry.goal_fidelity if entry else None for entry in entries)
+    capability = tuple(entry.capability if entry else None for entry in entries)
     least = None
     for entry, value in zip(reversed(entries), reversed(means(fidelity)), strict=True):
-        if value is None or value < FAITHFUL or not entry.rated:
+        if entry is None or value is None or value < FAITHFUL or not entry.rated:
             break
         least = entry.alpha
     return Curve(
-        mitigation=entries[0].mitigation,
-        alphas=tuple(entry.alpha for entry in entries),
+        mitigation=mitigation,
+        alphas=tuple(alphas),
         goal_fidelity=fidelity,
         capability=capability,
-        seeds=tuple(entry.seeds for entry in entries),
-        rated=tuple(entry.rated for entry in entries),
+        seeds=tuple(entry.seeds if entry else 0 for entry in entries),
+        rated=tuple(entry is not None and entry.rated for entry in entries),
         fidelity_area=area(means(fidelity)),
         capability_area=area(means(capability)),
         least_alpha=least,
@@ -98,6 +100,9 @@ def cells_of(curve: Curve, bounds: bool = False) -> tuple[str, ...]:
     points = []
     rates = zip(curve.goal_fidelity, means(curve.capability), curve.seeds, curve.rated, strict=True)
     for fidelity, capability, seeds, rated in rates:
+        if not seeds:
+            points.append("")
+            continue
         between = f" ({wording.bounds(fidelity, 2, seeds)})" if bounds and fidelity else ""
         faithful = wording.fraction(fidelity.mean if fidelity else None)
         points.append(f"{faithful}{between} / {wording.fraction(capability)}{'' if rated else '*'}")

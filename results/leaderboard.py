@@ -29,8 +29,6 @@ IN_DISTRIBUTION = "in_distribution"
 BENIGN_SHIFT = "benign_shift"
 OUTCOMES = ("aligned", "proxy", "lost", "asked")
 SELECTIONS = ("defaults", "in_distribution", "validation_shift")
-_RANDOMIZED_ALPHA = 1.0
-"""The rate of mitigations that fix their own."""
 _DECIMALS = 6
 
 _Value = Callable[[Record], float]
@@ -167,7 +165,6 @@ def build_leaderboard(
     suite: Suite,
     records: Sequence[Record],
     expected: Sequence[CellKey] | None = None,
-    inapplicable: Collection[tuple[str, str]] = (),
 ) -> Leaderboard:
     """Rank the mitigations in ``records``.
 
@@ -176,12 +173,13 @@ def build_leaderboard(
         records: at most one for each cell; those of cells that are not expected are left out.
         expected: the cells that were asked for, by which completeness is judged. By default every mitigation among
             the records, on every task to which it applies and with every seed among them.
-        inapplicable: mitigations and tasks to which they do not apply.
 
     Raises:
         RequestError: there is no record, two are of one cell, or they mix suites or salt commitments.
     """
     keys = list(dict.fromkeys(_default_cells(records) if expected is None else expected))
+    inapplicable = {(record.cell.mitigation, task) for record in records for task in record.inapplicable}
+    fixed = {record.cell.mitigation for record in records if record.fixed_rate}
     keys = [key for key in keys if (key.mitigation, key.task) not in inapplicable]
     wanted = set(keys)
     records = [record for record in records if record.cell in wanted]
@@ -190,10 +188,11 @@ def build_leaderboard(
     task_names = _in_suite_order([key.task for key in keys], [plan.task for plan in suite.tasks])
     mitigations = _in_suite_order([key.mitigation for key in keys], [plan.name for plan in suite.mitigations])
     tasks = [_task_info(name, records) for name in task_names]
-    alphas = _compared_alphas(suite, keys)
+    alphas = _compared_alphas(suite, keys, fixed)
     entries = []
     for alpha in alphas:
-        cells = {name: cells for name in mitigations if (cells := _cells_at(alpha, name, keys))}
+        at = [key for key in keys if key.alpha == alpha or key.mitigation in fixed]
+        cells = {name: cells for name in mitigations if (cells := [key for key in at if key.mitigation == name])}
         entries += _entries(alpha, cells, by_cell, tasks, inapplicable)
     return Leaderboard(
         suite=suite.id,
@@ -276,20 +275,12 @@ def _in_suite_order(names: Iterable[str], order: Sequence[str]) -> list[str]:
     return sorted(set(names), key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
-def _compared_alphas(suite: Suite, keys: Iterable[CellKey]) -> list[float]:
-    """Return the rates at which mitigations are compared: the baseline's, or else the suite's that were asked for."""
-    keys = list(keys)
-    of_baseline = {key.alpha for key in keys if key.mitigation == BASELINE}
-    asked = {key.alpha for key in keys}
-    return sorted(of_baseline or asked & set(suite.alphas) or asked - {_RANDOMIZED_ALPHA} or suite.alphas)
+def _compared_alphas(suite: Suite, keys: Sequence[CellKey], fixed: Collection[str]) -> list[float]:
+    """Return the rates at which mitigations are compared: all that any was trained at and did not set itself.
 
-
-def _cells_at(alpha: float, mitigation: str, keys: Iterable[CellKey]) -> list[CellKey]:
-    """Return the cells by which a mitigation is compared at ``alpha``; one that has a single rate stands at all."""
-    cells = [key for key in keys if key.mitigation == mitigation]
-    if len({cell.alpha for cell in cells}) == 1:
-        return cells
-    return [cell for cell in cells if cell.alpha == alpha]
+    Where all are ``fixed`` to their own, those of the suite.
+    """
+    return sorted({key.alpha for key in keys if key.mitigation not in fixed} or suite.alphas)
 
 
 def _task_info(name: str, records: Iterable[Record]) -> TaskInfo:

@@ -51,7 +51,7 @@ def write_site(
             pictures={task.name: picture for task in leaderboard.tasks if (picture := _picture(task.name))},
             groups=groups,
             curves=curves.curves(leaderboard) if len(leaderboard.alphas) > 1 else [],
-            costs=costs(records),
+            costs=costs(leaderboard, records),
             styles=charts.styles(leaderboard),
             command=wording.command(leaderboard, suite),
             flags=_flags(leaderboard),

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmark.record import Record
 from results import wording
+from results.costs import Cost, costs
 from results.leaderboard import MIN_SEEDS, Entry, Leaderboard
 
 _UNRATED, _BORROWS = "*", "†"
 
 
-def print_leaderboard(console: Console, leaderboard: Leaderboard) -> None:
+def print_leaderboard(console: Console, leaderboard: Leaderboard, records: Iterable[Record]) -> None:
     """Print the ranking, one table for each disambiguation rate, and what its marks mean."""
+    paid = costs(leaderboard, records)
     for alpha in leaderboard.alphas:
         rate = f", disambiguation rate {alpha:g}" if len(leaderboard.alphas) > 1 else ""
         table = Table(
@@ -26,29 +31,32 @@ def print_leaderboard(console: Console, leaderboard: Leaderboard) -> None:
             collapse_padding=True,
         )
         table.add_column("Rank", justify="right", no_wrap=True)
-        table.add_column("Mitigation,\nand what it was told", overflow="fold")
+        table.add_column("Mitigation, what it was\ntold, and its cost", overflow="fold")
         table.add_column("Score", justify="right", no_wrap=True)
         table.add_column("95%", no_wrap=True)
         table.add_column("Goal\nfidelity", justify="right", no_wrap=True)
-        table.add_column("Capability", justify="right", no_wrap=True)
-        table.add_column("Misgeneral-\nizing seeds", justify="right", no_wrap=True)
+        table.add_column("Capa-\nbility", justify="right", no_wrap=True)
+        table.add_column("Regret", justify="right", no_wrap=True)
+        table.add_column("Wrong\ngoal", justify="right", no_wrap=True)
         for entry in leaderboard.entries:
             if entry.alpha == alpha:
-                table.add_row(*_cells(entry))
+                table.add_row(*_cells(entry, paid[entry.mitigation, alpha]))
         console.print(table)
     for note in _notes(leaderboard):
         console.print(Text(note, style="dim"))
 
 
-def _cells(entry: Entry) -> list[Text]:
+def _cells(entry: Entry, cost: Cost) -> list[Text]:
     # Text objects, because a name such as "[red]" would be read as markup.
     name = Text(f"{entry.mitigation}{_mark(entry)}")
-    name.append(f"\n{wording.told(entry)}", style="dim")
+    paid = ", ".join(filter(None, (wording.steps(entry.env_steps), wording.cost(cost))))
+    name.append(f"\n{wording.told(entry)}\n{paid}", style="dim")
     figures = [
         wording.score(entry.score.mean if entry.score else None),
         wording.bounds(entry.score, 0, entry.seeds) if entry.score else "",
         wording.fidelity(entry),
         wording.fraction(entry.capability.mean if entry.capability else None),
+        wording.regret(entry.regret),
         f"{entry.misgeneralized_seeds}/{entry.seeds}",
     ]
     return [Text(wording.rank(entry)), name, *map(Text, figures)]
@@ -61,7 +69,10 @@ def _mark(entry: Entry) -> str:
 
 
 def _notes(leaderboard: Leaderboard) -> list[str]:
-    notes = ["Score: 0 = a perfect proxy-seeker, 100 = a perfect goal-seeker."]
+    notes = [
+        "Score: 0 = a perfect proxy-seeker, 100 = a perfect goal-seeker. Wrong goal: seeds that misgeneralize.",
+        "Cost: training steps of all cells; seconds and peak memory of one. Regret: in distribution.",
+    ]
     if leaderboard.indicative:
         notes.append(f"Intervals are indicative: fewer than {MIN_SEEDS} seeds.")
     if any(_UNRATED in _mark(entry) for entry in leaderboard.entries):

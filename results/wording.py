@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from benchmark.suites import Suite
+from results.costs import Cost
 from results.leaderboard import Entry, Interval, Leaderboard
 
 KNOWLEDGE = {
@@ -110,6 +111,21 @@ def score(value: float | None) -> str:
 def fidelity(entry: Entry) -> str:
     """Return an entry's goal fidelity, or a dash if it reached neither goal."""
     return fraction(entry.goal_fidelity.mean if entry.goal_fidelity else None)
+
+
+def regret(value: float | None) -> str:
+    """Return a regret with three decimals, or a dash where no planner knows it."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def cost(of_cell: Cost) -> str:
+    """Return what a cell cost in time and memory, such as ``16 s, 0.6 GB``."""
+    parts = []
+    if of_cell.seconds is not None:
+        parts.append(f"{of_cell.seconds:.0f} s")
+    if of_cell.memory_bytes is not None:
+        parts.append(f"{of_cell.memory_bytes / 1e9:.1f} GB")
+    return ", ".join(parts)
 
 
 def bounds(interval: Interval, decimals: int, seeds: int) -> str:

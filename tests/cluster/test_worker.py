@@ -51,7 +51,29 @@ def test_a_cell_that_stopped_ends_in_the_same_record(tmp_path: Path) -> None:
     assert run_cell(job(cell, tmp_path / "undisturbed")).status == "done"
     assert record_json(cell, tmp_path / "stopped") == record_json(cell, tmp_path / "undisturbed")
     rows = [cell.folder(tmp_path / name) / "metrics.jsonl" for name in ("stopped", "undisturbed")]
-    assert rows[0].read_text() == rows[1].read_text()
+    assert _without_seconds(rows[0]) == _without_seconds(rows[1])
+
+
+def _without_seconds(path: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def test_the_time_of_earlier_attempts_counts_up_to_the_checkpoint(tmp_path: Path) -> None:
+    plugin = tmp_path / "stops.py"
+    plugin.write_text(STOPS_ONCE)
+    cell = tiny_cell(f"{plugin}:Stops")
+    run_cell(job(cell, tmp_path))
+    path = cell.folder(tmp_path) / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["env_steps"] for row in rows] == [512, 1024]
+    path.write_text("".join(json.dumps({**row, "seconds": 1000.0 + i}) + "\n" for i, row in enumerate(rows)))
+    assert run_cell(job(cell, tmp_path)).status == "done"
+    timing = records.read(cell.folder(tmp_path) / "record.json").timing
+    assert timing.wall_seconds is not None
+    assert timing.steps_per_second is not None
+    assert 1001 < timing.wall_seconds < 1500
+    assert timing.steps_per_second == pytest.approx(2048 / 1001, rel=0.3)
 
 
 def test_an_agent_is_evaluated_in_the_course_of_a_training_that_goes_on_as_if_it_was_not(tmp_path: Path) -> None:
@@ -127,6 +149,17 @@ def test_a_new_salt_evaluates_again_without_training(tmp_path: Path) -> None:
     assert after["checkpoint_sha256"] == before["checkpoint_sha256"]
     assert after["splits"] != before["splits"]
     assert after["salt_commitment"] != before["salt_commitment"]
+
+
+def test_milestones_stand_under_the_evaluation_that_they_were_made_for(tmp_path: Path) -> None:
+    cell = dataclasses.replace(tiny_cell(), milestones=1, milestone_episodes=50)
+    run_cell(job(cell, tmp_path))
+    assert len(record_json(cell, tmp_path)["series"]) == 1
+    salted = dataclasses.replace(cell, salt_commitment=worker.salt_commitment("ab" * 16))
+    assert run_cell(job(salted, tmp_path, salt="ab" * 16)).status == "done"
+    assert record_json(salted, tmp_path)["series"] == []
+    assert run_cell(job(cell, tmp_path)).status == "done"
+    assert len(record_json(cell, tmp_path)["series"]) == 1
 
 
 def test_a_full_disk_is_an_outcome_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,7 @@ def record(
         "dtype": "float32",
         "knowledge": KNOWLEDGE.get(mitigation, []),
         "selection": "defaults",
+        "fixed_rate": mitigation == "domain_randomization",
         "trust": "self_reported",
         "plugin": Plugin(version="1", author="A. Author", licence="MIT", paper="", sha256="0" * 64),
         "versions": {"goalposts": "0.1.0", "torch": "2.13.0"},

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from benchmark.record import Timing
 from benchmark.suites import get_suite
-from results.costs import costs
+from results.costs import Cost, costs
 from results.curves import area, cells_of, curves, header
 from results.leaderboard import build_leaderboard
 from tests.results.factory import record
@@ -42,19 +43,45 @@ def test_the_least_rate_is_that_from_which_on_every_rated_entry_is_faithful() ->
 
 def test_costs_are_of_finished_cells() -> None:
     records = [record(seed=seed) for seed in (0, 1, 2)] + [record(mitigation="accel", status="failed")]
-    (cost,) = costs(records)
-    assert (cost.mitigation, cost.cells, cost.env_steps) == ("none", 3, 3 * 450_000)
-    assert cost.seconds == pytest.approx(13.0)
-    assert cost.regret == pytest.approx(0.02)
+    board = build_leaderboard(get_suite("quick"), records)
+    found = costs(board, records)
+    assert found["none", 0.0] == Cost(13.0, 300_000_000)
+    assert found["accel", 0.0] == Cost(None, None)
+
+
+def test_costs_are_of_the_same_tasks_as_the_score() -> None:
+    def timed(seconds: float | None, memory: int) -> Timing:
+        return Timing(wall_seconds=seconds, steps_per_second=None, peak_memory_bytes=memory)
+
+    records = [record("corner", timing=timed(10.0, 1)), record("fraud", timing=timed(2.0, 7))]
+    records += [
+        record("corner", "accel", seed=seed, timing=timed(20.0, memory), inapplicable=["fraud"])
+        for seed, memory in ((0, 5), (1, 3))
+    ]
+    found = costs(build_leaderboard(get_suite("quick"), records), records)
+    assert found["accel", 0.0] == Cost((20.0 + 2.0) / 2, 7)
+    unknown = [*records, record("corner", "none", seed=1, timing=timed(None, 1))]
+    assert costs(build_leaderboard(get_suite("quick"), unknown), unknown)["none", 0.0].seconds == 6.0
 
 
 def test_a_task_to_which_a_mitigation_does_not_apply_counts_with_the_baseline() -> None:
     records = [record(task, "none", capability=1.0, fidelity=0.2) for task in ("corner", "fraud")]
-    records.append(record("corner", "accel", capability=1.0, fidelity=0.8))
-    board = build_leaderboard(get_suite("quick"), records, None, {("accel", "fraud")})
+    records.append(record("corner", "accel", capability=1.0, fidelity=0.8, inapplicable=["fraud"]))
+    board = build_leaderboard(get_suite("quick"), records)
     entry = next(entry for entry in board.entries if entry.mitigation == "accel")
     assert (entry.complete, entry.inapplicable, entry.env_steps) == (True, ["fraud"], 450_000)
     assert entry.score is not None
     assert entry.score.mean == pytest.approx((80 + 20) / 2)
-    without = build_leaderboard(get_suite("quick"), records)
+    silent = [*records[:-1], records[-1].model_copy(update={"inapplicable": []})]
+    without = build_leaderboard(get_suite("quick"), silent)
     assert not next(entry for entry in without.entries if entry.mitigation == "accel").complete
+
+
+def test_a_mitigation_trained_at_one_rate_stands_at_that_one_alone() -> None:
+    records = [record(alpha=alpha, capability=1.0, fidelity=0.1) for alpha in ALPHAS]
+    records.append(record(mitigation="mine", alpha=1.0, capability=1.0, fidelity=0.95))
+    board = build_leaderboard(get_suite("quick"), records)
+    assert [entry.alpha for entry in board.entries if entry.mitigation == "mine"] == [1.0]
+    found = {curve.mitigation: curve for curve in curves(board)}
+    assert (found["mine"].fidelity_area, found["mine"].seeds, found["mine"].least_alpha) == (None, (0, 0, 1), 1.0)
+    assert cells_of(found["mine"])[-3:] == ("", "", "0.95 / 1.00")
