@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmark.errors import GoalpostsError, HookError, UndeclaredKnowledgeError
+from benchmark.errors import GoalpostsError, HookError, NonFiniteError, UndeclaredKnowledgeError
 from benchmark.loading import one_line
 from benchmark.measurement.evaluation import play
 from benchmark.mitigation import Context, Knowledge
 from benchmark.plugins import LoadedPlugin
 from benchmark.suites import TaskPlan, get_suite
 from benchmark.tasks import TASKS, make_task
-from benchmark.tasks.base import BENIGN_SHIFT, Task
+from benchmark.tasks.base import BENIGN_SHIFT
 from benchmark.tasks.levels import Levels
 from benchmark.tasks.procgen.task import ProcgenTask
 from benchmark.training import checkpoint
@@ -72,15 +72,6 @@ def small_plan(task: str) -> TaskPlan:
 def default_tasks() -> tuple[str, ...]:
     """Return the tasks that are checked unless others are named: all tensor tasks, and one Procgen game."""
     return (*(plan.task for plan in get_suite("smoke").tasks), GAME)
-
-
-def unmet(task: Task[Any], uses: frozenset[Knowledge]) -> str | None:
-    """Return why a mitigation that is told ``uses`` does not apply to ``task``; None if it does."""
-    if Knowledge.LEVEL_EDITOR in uses and not task.has_editor:
-        return "its levels cannot be edited"
-    if Knowledge.PLANNER in uses and not task.has_planners:
-        return "it has no planner"
-    return None
 
 
 class Check(NamedTuple):
@@ -189,7 +180,7 @@ class Conformance:
         if where is not None:
             raise HookError(
                 f"Two runs of {self.plugin.cls.__name__} with the same seed differ in {where}; draw from "
-                f"context.generator alone, and keep nothing outside the instance.{self._suspects()}"
+                f"context.generator alone, and keep nothing outside the instance.{self._suspects(HOOKS)}"
             )
 
     def check_resume(self) -> None:
@@ -252,8 +243,8 @@ class Conformance:
     def _faulty(self, hook: str, problem: str) -> HookError:
         return HookError(f"Hook {hook!r} of {self.plugin.cls.__name__} {problem}.")
 
-    def _suspects(self) -> str:
-        hooks = [hook for hook in HOOKS if self.plugin.cls.overrides(hook)]
+    def _suspects(self, among: Sequence[str]) -> str:
+        hooks = [hook for hook in among if self.plugin.cls.overrides(hook)]
         return f" It overrides {', '.join(hooks)}." if hooks else ""
 
     def explained(self, error: Exception) -> str:
@@ -265,7 +256,7 @@ class Conformance:
             message = f"{type(error).__name__}{place}: {message}"
         if self.plugin.cls.__name__ in message:
             return message
-        return f"{message.rstrip('.')}.{self._suspects()}"
+        return f"{message.rstrip('.')}.{self._suspects(UNSEEN if isinstance(error, NonFiniteError) else HOOKS)}"
 
     def _owns(self, frame: FrameType) -> bool:
         """Return whether ``frame`` runs code of the plugin's module or package."""
@@ -278,6 +269,8 @@ HOOKS = (
     "build_module", "extra_loss", "act", "state_dict", "load_state_dict",
 )  # fmt: skip
 """The hooks that an error which names none may come from."""
+UNSEEN = ("build_module", "extra_loss")
+"""Those of them whose NaN may show first in a gradient; what the others return is looked at."""
 
 
 def _hands_over(ask: Callable[[Context, Levels], Any], context: Context, levels: Levels) -> bool:

@@ -132,11 +132,13 @@ class Context:
         generator: torch.Generator,
         level_generator: torch.Generator,
         rollout: Callable[[Levels], Rollout],
+        steps_left: Callable[[], int],
     ) -> None:
         self._task: Task[Levels] = task
         self._uses = uses
         self._level_generator = level_generator
         self._rollout = rollout
+        self._steps_left = steps_left
         self.alpha = alpha
         """Share of training levels that come from the randomized sampler."""
         self.num_envs = num_envs
@@ -218,9 +220,14 @@ class Context:
     def rollout(self, levels: Levels) -> Rollout:
         """Play ``num_steps`` steps on ``levels`` (``num_envs`` of them) with the current policy.
 
-        The steps count against the budget. In ``setup`` there is no policy yet that could play.
+        The steps count against the budget, and once it is spent there are no more than those of one rollout. In
+        ``setup`` there is no policy yet that could play.
         """
         return self._rollout(levels)
+
+    def steps_left(self) -> int:
+        """Return how many steps of the budget are left."""
+        return self._steps_left()
 
 
 def sample_actions(logits: Tensor, generator: torch.Generator) -> Tensor:
@@ -247,7 +254,8 @@ class Mitigation:
 
     search_space: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Where tuning looks for hyperparameters, by name: ``{"low": 0.1, "high": 10.0, "log": True}``, whole numbers where
-    both bounds are whole, or ``{"choices": [...]}``. Defaults lie inside; what is not listed keeps its default."""
+    both bounds and the default are whole, or ``{"choices": [...]}``. Defaults lie inside; what is not listed keeps its
+    default."""
 
     context: Context
 

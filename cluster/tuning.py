@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from benchmark.errors import RequestError
 from benchmark.measurement.evaluation import EVALUATION_VERSION
@@ -35,6 +37,8 @@ FACTORS: dict[str, tuple[float, float]] = {
 """What PPO's settings, as the suite has them for each task, are multiplied with: the same for every mitigation."""
 FACTOR = "factor_"
 """How the names of these parameters begin, so that a mitigation's own may be called as it likes."""
+OUTCOME, PRUNED, FAILED = "outcome", "PRUNED", "FAIL"
+"""A trial's attribute that says what became of it: what it is worth, or a state of Optuna's by name."""
 TOGETHER = 4
 """Trials that are begun at once. It is part of the study, so that its course does not depend on the machine."""
 
@@ -63,7 +67,7 @@ class Plan:
             f"{FACTOR}{name}": FloatDistribution(low, high, log=True) for name, (low, high) in FACTORS.items()
         }
         for name, where in self.plugin.cls.search_space.items():
-            space[name] = _distribution(**where)
+            space[name] = _distribution(self.plugin.cls.defaults()[name], **where)
         return space
 
     @property
@@ -124,11 +128,11 @@ class Plan:
 
 
 def _distribution(
-    low: float = 0, high: float = 0, log: bool = False, choices: Sequence[Any] | None = None
+    default: Any, low: float = 0, high: float = 0, log: bool = False, choices: Sequence[Any] | None = None
 ) -> BaseDistribution:
     if choices is not None:
         return CategoricalDistribution(choices)
-    if isinstance(low, int) and isinstance(high, int):
+    if isinstance(low, int) and isinstance(high, int) and isinstance(default, int):
         return IntDistribution(low, high, log=log)
     return FloatDistribution(low, high, log=log)
 
@@ -147,11 +151,19 @@ def plan_tuning(
     """Return the plan of a study.
 
     Raises:
-        RequestError: there is no such mitigation or task, or a task has no validation shift.
+        RequestError: there is no such mitigation or task, a task has no validation shift, or the suite gives the
+            mitigation a hyperparameter outside of where it is searched for.
     """
     chosen = tuple(tasks) or tuple(plan.task for plan in suite.tasks)
     plan = Plan(suite, load_plugin(mitigation), selection, chosen, tuple(alphas), seeds, device, salt_commitment)
     plan.steps(plan.defaults)
+    for name, where in plan.space.items():
+        value = plan.defaults[name]
+        if not _lies_in(where, value):
+            raise RequestError(
+                f"Suite {suite.id!r} gives {plan.plugin.name!r} {name}={value!r}, outside of its search space; widen "
+                "the 'search_space', so that the first trial can have the suite's settings."
+            )
     lacking = [task for task in chosen if TASKS[task].validation is None]
     if selection == VALIDATION_SHIFT and lacking:
         raise RequestError(
@@ -159,6 +171,13 @@ def plan_tuning(
             "learned in distribution with --selection in_distribution."
         )
     return plan
+
+
+def _lies_in(where: BaseDistribution, value: Any) -> bool:
+    if isinstance(where, CategoricalDistribution):
+        return value in where.choices
+    assert isinstance(where, IntDistribution | FloatDistribution)
+    return bool(where.low <= value <= where.high)
 
 
 def objective(records: Sequence[Record], selection: Chosen) -> float:
@@ -199,21 +218,42 @@ class Tuned:
 
 
 def open_study(plan: Plan, folder: Path) -> optuna.Study:
-    """Return the study in ``folder``, a new one where there is none; trials that were interrupted are given up.
+    """Return the study in ``folder``, a new one where there is none; a round that was interrupted is settled.
 
-    They are asked for again, with the same parameters, and their cells have kept what was done.
+    If its outcomes were known, they are told. Otherwise its trials are given up and asked for again, with the same
+    parameters, and their cells have kept what was done.
+
+    Raises:
+        RequestError: the study cannot be read.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(
-        storage=f"sqlite:///{folder.absolute() / 'study.db'}",
-        study_name=plan.study,
-        direction="maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=TOGETHER, n_warmup_steps=0),
-        load_if_exists=True,
-    )
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-        study.tell(trial.number, state=TrialState.FAIL)
+    path = folder.absolute() / "study.db"
+    try:
+        study = optuna.create_study(
+            storage=f"sqlite:///{path}",
+            study_name=plan.study,
+            direction="maximize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=TOGETHER, n_warmup_steps=0),
+            load_if_exists=True,
+        )
+        begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise RequestError(
+            f"The study {str(path)!r} cannot be read ({type(error).__name__}); move it away and run the same command "
+            "again: the cells of its trials are kept."
+        ) from error
+    known = all(OUTCOME in trial.user_attrs for trial in begun)
+    for trial in begun:
+        _tell(study, trial.number, trial.user_attrs[OUTCOME] if known else FAILED)
     return study
+
+
+def _tell(study: optuna.Study, number: int, outcome: float | str) -> None:
+    """Tell a trial's outcome: what it is worth, ``PRUNED`` or ``FAILED``."""
+    if isinstance(outcome, str):
+        study.tell(number, state=TrialState[outcome])
+    else:
+        study.tell(number, outcome)
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:
@@ -252,29 +292,33 @@ def _round(plan: Plan, study: optuna.Study, count: int, run: Run, notify: Callab
     study.sampler = optuna.samplers.TPESampler(
         seed=stream_seed(plan.study, done) % 2**32, n_startup_trials=2 * TOGETHER
     )
-    if done == 0:
+    if done == 0 and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         study.enqueue_trial(plan.defaults)
     asked = [study.ask(plan.space) for _ in range(count)]
     steps = {trial.number: plan.steps(trial.params) for trial in asked}
     found: dict[int, list[Record]] = {trial.number: [] for trial in asked}
-    states: dict[int, TrialState] = {}
+    pruned: set[int] = set()
     for step in range(len(steps[asked[0].number])):
-        going = [trial for trial in asked if trial.number not in states]
+        going = [trial for trial in asked if trial.number not in pruned]
         records = run([cell for trial in going for cell in steps[trial.number][step]])
         for trial in going:
             new = [records[cell.cell_id] for cell in steps[trial.number][step]]
             failed = [record for record in new if record.status != "done"]
             if failed:
-                states[trial.number] = TrialState.PRUNED
+                pruned.add(trial.number)
                 notify(f"Trial {trial.number} failed and counts as pruned: {failed[0].error}")
                 continue
             found[trial.number] += new
             trial.report(objective(found[trial.number], plan.selection), step)
             if step + 1 < len(steps[trial.number]) and trial.should_prune():
-                states[trial.number] = TrialState.PRUNED
+                pruned.add(trial.number)
                 notify(f"Trial {trial.number} is pruned after step {step + 1} of {len(steps[trial.number])}.")
+    outcomes = {
+        trial.number: PRUNED if trial.number in pruned else objective(found[trial.number], plan.selection)
+        for trial in asked
+    }
+    # All are noted before the first is told, since a round of which a part is told draws otherwise.
     for trial in asked:
-        if trial.number in states:
-            study.tell(trial, state=states[trial.number])
-        else:
-            study.tell(trial, objective(found[trial.number], plan.selection))
+        trial.set_user_attr(OUTCOME, outcomes[trial.number])
+    for number, outcome in outcomes.items():
+        _tell(study, number, outcome)

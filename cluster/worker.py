@@ -170,7 +170,6 @@ def evaluate(job: Job, trainer: Trainer, digest: str, series: Path) -> Record:
     episodes = _play(job, trainer, prepared.levels, "evaluation")
     prepared.write_episodes(job.cell.folder(job.out) / "episodes.parquet", episodes)
     splits = prepared.results(episodes)
-    ranked = scores.Fidelity.pooled(scores.ranked_shifts(splits).values())
     return _record(
         job,
         status="done",
@@ -178,10 +177,7 @@ def evaluate(job: Job, trainer: Trainer, digest: str, series: Path) -> Record:
         splits=splits,
         series=read_series(series),
         regret=prepared.regret(episodes),
-        capability=ranked.capability,
-        goal_fidelity=ranked.goal_fidelity,
-        score=scores.score(splits),
-        verdict=scores.verdict(splits),
+        **scores.summary(splits),
         checkpoint_sha256=digest,
     )
 

@@ -244,7 +244,7 @@ def _read_records(folder: Path) -> tuple[Suite, list[Record], list[CellKey] | No
     from results.publication import is_published, read_published
 
     if is_published(folder) and not (folder / RUN_FILE).exists():
-        return get_suite(folder.name), read_published(folder), None
+        return (suite := get_suite(folder.name)), read_published(folder, suite), None
     suite_id, cells = read_run(folder)
     paths = [folder / "cells" / cell_id / "record.json" for cell_id, _ in cells]
     found = [record.read(path) for path in paths if path.exists()]
@@ -710,10 +710,10 @@ def publish(
 
     suite, records, _keys = _read_records(folder.absolute())
     target = root.absolute() / suite.id
-    paths = publication.publish(records, target)
+    paths = publication.publish(records, target, suite)
     if not paths:
         raise RequestError(f"{str(folder)!r} holds no finished record; run its suite first.")
-    published = publication.read_published(target)
+    published = publication.read_published(target, suite)
     board = write_leaderboard(target, build_leaderboard(suite, published))
     for path in (*paths, board):
         out.print(f"Wrote {path}", soft_wrap=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmark.conformance import FEW_ITERATIONS, ITERATIONS, Conformance, default_tasks, small_plan, unmet
+from benchmark.conformance import FEW_ITERATIONS, ITERATIONS, Conformance, default_tasks, small_plan
 from benchmark.errors import RequestError, UndeclaredKnowledgeError
 from benchmark.plugins import load_plugin
 from benchmark.tasks import make_task
@@ -65,9 +65,11 @@ def check_plugin(reference: str, tasks: Sequence[str], tell: Tell) -> None:
     hooks, iterations = announcing(tell), ITERATIONS
     for name in tasks or default_tasks():
         plan = small_plan(name)
-        reason = unmet(make_task(plan.task, **plan.parameters), cls.uses)
-        if reason is not None:
-            tell(skipped=name, reason=reason)
+        tell(enter="inapplicable")
+        lack = cls.inapplicable(make_task(plan.task, **plan.parameters))
+        tell(leave="inapplicable")
+        if lack is not None:
+            tell(skipped=name, reason=f"it has {lack}")
             continue
         for device in devices:
             _run_checks(Conformance(plugin, plan, device, iterations, hooks), tell)

@@ -77,7 +77,7 @@ def write_story_svg(path: Path, leaderboard: Leaderboard) -> None:
 def _picture(task: str) -> str | None:
     """Return the picture of a task's misled agent as an address that holds it all; None where there is none."""
     path = PICTURES / f"{task}.gif"
-    if not path.exists():
+    if not (task.isidentifier() and path.exists()):  # A record may name anything as its task.
         return None
     return f"data:image/gif;base64,{base64.b64encode(path.read_bytes()).decode()}"
 

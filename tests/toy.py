@@ -166,6 +166,7 @@ def context(task: Task[Any], *uses: Knowledge, num_envs: int = 8, seed: int = 0)
         generator=torch.Generator().manual_seed(seed),
         level_generator=torch.Generator().manual_seed(seed + 1),
         rollout=no_rollout,
+        steps_left=lambda: 1000,
     )
 
 

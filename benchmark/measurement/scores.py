@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from scipy.stats import binomtest
 
@@ -98,6 +99,17 @@ def score(splits: Mapping[str, SplitResult]) -> float | None:
     """Return the mean score over the ranked shifts; None where there is none."""
     scores = [split_score(split) for split in ranked_shifts(splits).values()]
     return sum(scores) / len(scores) if scores else None
+
+
+def summary(splits: Mapping[str, SplitResult]) -> dict[str, Any]:
+    """Return the fields of a record that follow from its splits: capability, goal fidelity, score and verdict."""
+    pooled = Fidelity.pooled(ranked_shifts(splits).values())
+    return {
+        "capability": pooled.capability,
+        "goal_fidelity": pooled.goal_fidelity,
+        "score": score(splits),
+        "verdict": verdict(splits),
+    }
 
 
 def verdict(splits: Mapping[str, SplitResult]) -> Verdict | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,7 +65,7 @@ class Hooks:
         return tensor
 
     def _finite(self, hook: str, what: str, tensor: Tensor) -> None:
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not _is_finite(tensor):
             raise self._fail(hook, f"{what}NaN or infinity")
 
     def _declared(self, hook: str, goals: Tensor) -> None:
@@ -122,6 +122,10 @@ class Hooks:
 
     def after_rollout(self, rollout: Rollout) -> None:
         self._call("after_rollout", rollout)
+        if type(self.mitigation).overrides("after_rollout"):
+            for name in _TENSORS:
+                if not name.endswith("observations") and not _is_finite(getattr(rollout, name)):
+                    raise HookError(f"Hook 'after_rollout' of {self._name} left {name} with NaN or infinity.")
 
     def sample_weights(self, rollout: Rollout) -> Tensor | None:
         returned = self._call("sample_weights", rollout)
@@ -133,12 +137,17 @@ class Hooks:
             raise self._fail("sample_weights", "weights that are negative, NaN or infinite")
         return weights
 
-    def batch_columns(self, rollout: Rollout) -> dict[str, Tensor]:
+    def batch_columns(self, rollout: Rollout, taken: Collection[str] = ()) -> dict[str, Tensor]:
+        """Return further columns; ``taken`` are the names of the learner's own."""
         columns: Mapping[str, Tensor] = self._call("batch_columns", rollout)
         if not isinstance(columns, Mapping):
             raise self._fail("batch_columns", f"a {type(columns).__name__}, not a mapping of tensors")
         shape, device = rollout.rewards.shape, rollout.rewards.device
         for name, value in columns.items():
+            if name in taken:
+                raise self._fail(
+                    "batch_columns", f"{name!r}, which is a column of the learner's own; call it otherwise"
+                )
             column = self._tensor("batch_columns", value)
             self._kept("batch_columns", f"{name!r} ", column, (*shape, *column.shape[2:]), column.dtype, device)
             self._finite("batch_columns", f"{name!r} that holds ", column)
@@ -205,6 +214,10 @@ class Hooks:
 
 
 _TENSORS = tuple(field.name for field in dataclasses.fields(Rollout) if field.name != "levels")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
 def _problem(error: Exception) -> str:

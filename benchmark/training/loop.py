@@ -94,6 +94,7 @@ class Trainer:
                 generator=self.generators["mitigation"],
                 level_generator=self.generators["levels"],
                 rollout=self._extra_rollout,
+                steps_left=lambda: max(config.env_steps - self.env_steps, 0),
             )
         )
         self.module = build_module(task, self.hooks, config, stream, self.device)
@@ -214,8 +215,8 @@ class Trainer:
             Postprocessing.ADVANTAGES: rollout.advantages.flatten(),
             Postprocessing.VALUE_TARGETS: rollout.value_targets.flatten(),
         }
-        for name, column in self.hooks.batch_columns(rollout).items():
-            columns[name] = column.flatten(0, 1)
+        further = self.hooks.batch_columns(rollout, taken={*columns, WEIGHTS})
+        columns |= {name: column.flatten(0, 1) for name, column in further.items()}
         weights = self.hooks.sample_weights(rollout)
         if weights is not None:
             columns[WEIGHTS] = weights.flatten()
@@ -232,7 +233,13 @@ class Trainer:
     def _extra_rollout(self, levels: Levels) -> Rollout:
         if not hasattr(self, "collector"):
             raise HookError("Hook 'setup' asked for a rollout; there is no network yet. Ask in a later hook.")
-        deed = f"{type(self.hooks.mitigation).__name__} asked for a rollout on"
+        name = type(self.hooks.mitigation).__name__
+        if self.env_steps >= self.config.env_steps + self.config.steps_per_rollout:
+            raise HookError(
+                f"{name} asked for a rollout when the budget of {self.config.env_steps} steps was spent; ask for none "
+                "where context.steps_left() is 0."
+            )
+        deed = f"{name} asked for a rollout on"
         rollout = self.collector.collect(self.hooks.check_levels(deed, levels, self.config.num_envs))
         self.env_steps += self.config.steps_per_rollout
         self._estimate(rollout)

@@ -206,6 +206,69 @@ def test_an_interrupted_study_goes_on_as_if_it_had_not_been(tmp_path: Path) -> N
         assert any(trial.state == optuna.trial.TrialState.FAIL for trial in resumed.trials)
 
 
+def test_a_round_of_which_a_part_was_told_is_told_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, trials = plan_of(), 2 * TOGETHER
+    undisturbed, _ = go(plan, tmp_path / "undisturbed", trials, Fake(by_rate))
+    told, tell = [], optuna.Study.tell
+
+    def killed(study: optuna.Study, *arguments: Any, **options: Any) -> Any:
+        told.append(1)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+        return tell(study, *arguments, **options)
+
+    monkeypatch.setattr(optuna.Study, "tell", killed)
+    with pytest.raises(KeyboardInterrupt):
+        go(plan, tmp_path / "killed", trials, Fake(by_rate))
+    monkeypatch.setattr(optuna.Study, "tell", tell)
+    resumed, _ = go(plan, tmp_path / "killed", trials, Fake(by_rate))
+    assert history(resumed) == history(undisturbed)
+    assert len(resumed.trials) == trials
+
+
+def test_a_trial_that_waits_since_the_study_was_killed_is_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, ask = plan_of(), optuna.Study.ask
+
+    def killed(*_arguments: Any, **_options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(optuna.Study, "ask", killed)
+    with pytest.raises(KeyboardInterrupt):
+        go(plan, tmp_path, TOGETHER, Fake(by_rate))
+    monkeypatch.setattr(optuna.Study, "ask", ask)
+    study, _ = go(plan, tmp_path, TOGETHER, Fake(by_rate))
+    assert [trial.params == plan.defaults for trial in study.trials] == [True, False, False, False]
+
+
+def test_a_damaged_study_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(RequestError, match=r"study\.db' cannot be read \(DatabaseError\); move it away"):
+        open_study(plan_of(), tmp_path)
+
+
+def test_whole_bounds_of_a_fraction_are_no_whole_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "fraction.py"
+    path.write_text(
+        "from goalposts import Mitigation\n"
+        "class Fraction(Mitigation):\n"
+        "    search_space = {'share': {'low': 0, 'high': 1}}\n"
+        "    def __init__(self, share=0.5): pass\n"
+    )
+    plan = plan_of(f"{path}:Fraction")
+    study, tuned = go(plan, tmp_path / "out", TOGETHER, Fake(by_rate))
+    assert study.trials[0].params == plan.defaults
+    assert len({trial.params["share"] for trial in study.trials}) == TOGETHER
+    assert tuned.default_value is not None
+
+
+def test_a_suite_s_own_value_must_be_where_is_searched(searches: str) -> None:
+    given = MitigationPlan(name=searches, hyperparameters={"size": 9})
+    with pytest.raises(RequestError, match=r"size=9, outside of its search space; widen"):
+        plan_of(searches, suite=two_tasks().model_copy(update={"mitigations": (given,)}))
+
+
 def test_a_finished_study_runs_nothing_and_more_trials_go_on(tmp_path: Path) -> None:
     plan = plan_of()
     go(plan, tmp_path, TOGETHER, Fake(by_rate))

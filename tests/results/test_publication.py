@@ -2,25 +2,36 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmark import record as records
 from benchmark.errors import CorruptFileError
+from benchmark.measurement import scores
+from benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
+from benchmark.record import Record
 from benchmark.suites import get_suite
 from results.leaderboard import build_leaderboard
 from results.publication import is_published, publish, read_published
-from tests.results.factory import record
+from tests.results.factory import SUITE, record, split
+
+
+def honest(*args: Any, **changes: Any) -> Record:
+    """Return a record of the suite's budget whose figures follow from its counts."""
+    made = record(*args, env_steps=401_408, **changes)
+    return made if made.status == "failed" else made.model_copy(update=scores.summary(made.splits))
 
 
 def test_records_come_back_as_they_were_and_later_ones_take_their_cells(tmp_path: Path) -> None:
     folder = tmp_path / "quick-v1"
-    first = [record(seed=seed, fidelity=0.2) for seed in (1, 0)]
-    assert [path.name for path in publish([*first, record(seed=2, status="failed")], folder)] == ["none.jsonl"]
+    first = [honest(seed=seed, fidelity=0.2) for seed in (1, 0)]
+    assert [path.name for path in publish([*first, honest(seed=2, status="failed")], folder, SUITE)] == ["none.jsonl"]
     assert is_published(folder)
-    assert [one.cell.seed for one in read_published(folder)] == [0, 1]
-    publish([record(seed=1, fidelity=0.8), record(mitigation="fails:Fails", fidelity=0.5)], folder)
-    found = read_published(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["fails-Fails.jsonl", "none.jsonl"]
+    assert [one.cell.seed for one in read_published(folder, SUITE)] == [0, 1]
+    publish([honest(seed=1, fidelity=0.8), honest(mitigation="fails:Fails", fidelity=0.5)], folder, SUITE)
+    found = read_published(folder, SUITE)
+    assert sorted(path.name for path in folder.iterdir()) == ["fails%3AFails.jsonl", "none.jsonl"]
     assert {(one.cell.mitigation, one.cell.seed): one.goal_fidelity for one in found} == {
         ("fails:Fails", 0): 0.5,
         ("none", 0): 0.2,
@@ -31,10 +42,46 @@ def test_records_come_back_as_they_were_and_later_ones_take_their_cells(tmp_path
 
 
 def test_an_altered_line_is_named(tmp_path: Path) -> None:
-    (path,) = publish([record(seed=seed) for seed in (0, 1)], tmp_path)
+    (path,) = publish([honest(seed=seed) for seed in (0, 1)], tmp_path, SUITE)
     lines = path.read_text().splitlines()
     altered = json.loads(lines[1])
     altered["score"] = 100.0
     path.write_text("\n".join([lines[0], json.dumps(altered)]) + "\n")
     with pytest.raises(CorruptFileError, match=r"in line 2 of .*does not match its checksum"):
-        read_published(tmp_path)
+        read_published(tmp_path, SUITE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"score": 95.0}, "says score 95.0; from its counts it is 2.8"),
+        ({"goal_fidelity": 1.0}, "says goal_fidelity 1.0; from its counts"),
+        ({"verdict": "aligned"}, "says verdict 'aligned'; from its counts it is 'goal_misgeneralization'"),
+        ({"env_steps": 10**9}, "trained for 1,000,000,000 steps; the suite's budget is"),
+        ({"trust": "reproduced", "salt_commitment": salt_commitment(PUBLIC_SALT)}, "takes a secret salt"),
+        ({"splits": {**honest().splits, "shift/more": split(1.0, 0.0, ranked=True)}}, "says score"),
+        ({"cell": record("../secret").cell}, "the task '../secret', not of 'quick-v1'"),
+    ],
+)
+def test_a_record_that_claims_what_its_counts_do_not_show_is_refused(
+    tmp_path: Path, changes: dict[str, object], problem: str
+) -> None:
+    forged = honest().model_copy(update=changes)
+    (tmp_path / "x.jsonl").write_text(records.to_json(forged) + "\n")
+    with pytest.raises(CorruptFileError) as error:
+        read_published(tmp_path, SUITE)
+    assert problem in str(error.value)
+    assert "in line 1 of" in str(error.value)
+
+
+def test_mitigations_of_similar_names_have_files_of_their_own(tmp_path: Path) -> None:
+    publish([honest(mitigation=name) for name in ("a:B", "a-B", "a/B")], tmp_path, SUITE)
+    assert {one.cell.mitigation for one in read_published(tmp_path, SUITE)} == {"a:B", "a-B", "a/B"}
+
+
+def test_a_record_replaces_the_one_in_a_file_of_another_name(tmp_path: Path) -> None:
+    (path,) = publish([honest(seed=seed, fidelity=0.2) for seed in (0, 1)], tmp_path, SUITE)
+    path.rename(tmp_path / "by-somebody.jsonl")
+    publish([honest(seed=1, fidelity=0.8)], tmp_path, SUITE)
+    found = read_published(tmp_path, SUITE)
+    assert {one.cell.seed: one.goal_fidelity for one in found} == {0: 0.2, 1: 0.8}

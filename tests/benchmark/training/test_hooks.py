@@ -66,7 +66,11 @@ FAULTS: dict[str, list[Callable[..., Any]]] = {
         lambda self, rollout: dataclasses.replace(rollout, told_goals=rollout.told_goals + 1),
         lambda self, rollout: dataclasses.replace(rollout, actions=rollout.actions.to("meta")),
     ],
-    "after_rollout": [lambda self, rollout: rollout.nothing],
+    "after_rollout": [
+        lambda self, rollout: rollout.nothing,
+        lambda self, rollout: rollout.advantages.fill_(torch.nan),
+        lambda self, rollout: rollout.rewards.div_(0),
+    ],
     "sample_weights": [
         lambda self, rollout: 1.0,
         lambda self, rollout: torch.ones(3),
@@ -80,6 +84,8 @@ FAULTS: dict[str, list[Callable[..., Any]]] = {
         lambda self, rollout: {"bonus": 1.0},
         lambda self, rollout: {"bonus": rollout.rewards.flatten()},
         lambda self, rollout: {"bonus": rollout.rewards / 0},
+        lambda self, rollout: {"advantages": rollout.rewards},
+        lambda self, rollout: {"weights": rollout.rewards},
     ],
     "extra_loss": [
         lambda self, batch, outputs: 1.0,
@@ -275,6 +281,25 @@ def test_extra_rollouts_count_against_the_budget(tmp_path: Path) -> None:
     assert [extra.advantages.shape for extra in mitigation.extra] == [(6, 8)] * len(mitigation.extra)
     assert subject.env_steps == 48 * (len(rows) + len(mitigation.extra)) >= subject.config.env_steps
     assert len(rows) < 4
+
+
+class Greedy(Mitigation):
+    """Rolls out extra batches for as long as it is let."""
+
+    asked = 0
+
+    def after_rollout(self, rollout: Rollout) -> None:
+        while self.context.steps_left() == 0:
+            self.asked += 1
+            self.context.rollout(unreserved(8, 700))
+
+
+def test_one_rollout_may_overrun_the_budget_and_no_more(tmp_path: Path) -> None:
+    subject = trainer(greedy := Greedy())
+    with pytest.raises(HookError, match=r"'after_rollout' of Greedy failed: .* when the budget of \d+ steps"):
+        subject.train(tmp_path)
+    assert greedy.asked == 2
+    assert subject.env_steps - subject.config.env_steps in range(48, 96)
 
 
 @pytest.mark.parametrize("levels", [unreserved(7), reserved(8), torch.arange(8)])
