@@ -112,6 +112,16 @@ class ModuleSpec:
         return self.builder(self)
 
 
+def known_goals(task: Task[Any], uses: frozenset[Knowledge]) -> set[int]:
+    """Return the goals that a mitigation which declares ``uses`` may reward, and whose events it may see."""
+    known = {0}
+    if Knowledge.CANDIDATE_REWARDS in uses:
+        known |= set(task.candidates)
+    if Knowledge.PROXY_GOALS in uses:
+        known |= set(task.proxies)
+    return known
+
+
 class Context:
     """What a mitigation is handed in ``setup``: its generator, the run's sizes, and what its ``uses`` declares."""
 
@@ -192,9 +202,13 @@ class Context:
 
     @property
     def terminal_goals(self) -> tuple[bool, ...]:
-        """Whether achieving each goal ends an episode that is rewarded for it (needs ``candidate_rewards``)."""
+        """Whether achieving each goal ends an episode that is rewarded for it (needs ``candidate_rewards``).
+
+        False for goals that the mitigation does not declare.
+        """
         self._require(Knowledge.CANDIDATE_REWARDS)
-        return tuple(goal.terminal for goal in self._task.goals)
+        known = known_goals(self._task, self._uses)
+        return tuple(goal.terminal and i in known for i, goal in enumerate(self._task.goals))
 
     @property
     def proxy_goals(self) -> tuple[int, ...]:
@@ -208,9 +222,14 @@ class Context:
         return tuple(self._task.goals[proxy].terminal for proxy in self.proxy_goals)
 
     def achievable(self, levels: Levels) -> Tensor:
-        """Return which goals can be achieved on each level, ``bool[num_levels, num_goals]`` (``candidate_rewards``)."""
+        """Return which goals can be achieved on each level, ``bool[num_levels, num_goals]`` (``candidate_rewards``).
+
+        False for goals that the mitigation does not declare.
+        """
         self._require(Knowledge.CANDIDATE_REWARDS)
-        return self._task.achievable(levels)
+        known = known_goals(self._task, self._uses)
+        mask = torch.tensor([goal in known for goal in range(self.num_goals)], device=levels.device)
+        return self._task.achievable(levels) & mask
 
     def optimal_return(self, levels: Levels) -> Tensor:
         """Return each level's greatest discounted return, ``float[num_levels]`` (needs ``planner``)."""
@@ -249,8 +268,9 @@ class Mitigation:
     """Trains at this disambiguation rate whatever the suite's, and so is run once (needs ``level_generator``)."""
     restart_rollouts: ClassVar[bool] = False
     """True: every rollout starts all environments on the levels of one ``sample_levels(num_envs)`` call, and each
-    environment repeats its level until the rollout ends, so that a level can be scored as a whole. False: episodes run
-    on across rollouts, and each is followed by the next level of the stream."""
+    environment repeats its level until the rollout ends, so that a level can be scored as a whole. A suite's rollouts
+    are then as long as the task's episodes may be, of fewer environments. False: episodes run on across rollouts, and
+    each is followed by the next level of the stream."""
 
     search_space: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Where tuning looks for hyperparameters, by name: ``{"low": 0.1, "high": 10.0, "log": True}``, whole numbers where
@@ -320,6 +340,10 @@ class Mitigation:
             return "no level editor"
         if Knowledge.PLANNER in cls.uses and not task.has_planners:
             return "no exact planner"
+        if Knowledge.CANDIDATE_REWARDS in cls.uses and set(task.candidates) <= set(task.polled):
+            return "no candidate goal that training can watch"
+        if Knowledge.PROXY_GOALS in cls.uses and set(task.proxies) & set(task.polled):
+            return "a proxy that training cannot watch"
         return None
 
     @classmethod

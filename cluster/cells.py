@@ -17,7 +17,8 @@ from benchmark.plugins import LoadedPlugin, load_plugin
 from benchmark.record import CellKey, Commit, Plugin, content_sha256
 from benchmark.suites import MitigationPlan, Suite, TaskPlan
 from benchmark.tasks import TASKS, make_task
-from benchmark.training.config import TRAINER_VERSION
+from benchmark.tasks.base import Task
+from benchmark.training.config import TRAINER_VERSION, TrainingConfig
 from benchmark.training.precision import native_bf16
 
 
@@ -156,7 +157,7 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
             cls = plugin.cls
             if plan.task in lacks[plugin.name]:
                 continue
-            changes: dict[str, float] = {}
+            changes: dict[str, float] = _whole_episodes(training, tasks[plan.task]) if cls.restart_rollouts else {}
             for name, factor in mitigation.factors.items():
                 changes[name] = getattr(training, name) * factor
             resolved = plan.model_copy(update={"training": training.model_copy(update=changes)})
@@ -195,6 +196,17 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
     if len({cell.key for cell in cells.values()}) < len(cells):
         raise RequestError("Two plugins have the same file and class name; rename one, so that they can be told apart.")
     return sorted(cells.values(), key=lambda cell: -cell.plan.training.env_steps)
+
+
+def _whole_episodes(training: TrainingConfig, task: Task[Any]) -> dict[str, float]:
+    """Return the sizes of rollouts that restart: as many steps, but long enough for a whole episode.
+
+    Otherwise nothing that comes later in a level is ever played.
+    """
+    num_steps, num_envs = training.num_steps, training.num_envs
+    while num_steps < task.time_limit and num_envs % 2 == 0:
+        num_steps, num_envs = 2 * num_steps, num_envs // 2
+    return {"num_steps": num_steps, "num_envs": num_envs}
 
 
 def source_commit() -> Commit:

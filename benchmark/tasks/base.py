@@ -250,6 +250,9 @@ class Task(ABC, Generic[L]):
         """Indices of the proxy goals."""
         return tuple(i for i, goal in enumerate(self.goals) if goal.role == "proxy")
 
+    polled: ClassVar[tuple[int, ...]] = ()
+    """Goals whose events cost a look into the environment; they are told where they are rewarded, and at evaluation."""
+
     @property
     def candidates(self) -> tuple[int, ...]:
         """Indices of the further candidate goals."""

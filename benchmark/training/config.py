@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-TRAINER_VERSION = 1
+TRAINER_VERSION = 2
 """Raised whenever equal configurations would train to other weights than before."""
 
 

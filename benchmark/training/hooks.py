@@ -12,7 +12,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
 from benchmark.errors import GoalpostsError, HookError
-from benchmark.mitigation import Context, Knowledge, Mitigation, ModuleSpec, Rollout
+from benchmark.mitigation import Context, Knowledge, Mitigation, ModuleSpec, Rollout, known_goals
 from benchmark.tasks.base import Task
 from benchmark.tasks.levels import Levels
 
@@ -28,11 +28,7 @@ class Hooks:
         self._chooses_goals = type(mitigation).overrides("goals")
         self._observes = type(mitigation).overrides("observe")
         self._told = Knowledge.GOAL_INPUT in uses
-        known = {0}
-        if Knowledge.CANDIDATE_REWARDS in uses:
-            known |= set(task.candidates)
-        if Knowledge.PROXY_GOALS in uses:
-            known |= set(task.proxies)
+        known = known_goals(task, uses)
         self.known_goals = torch.tensor([goal in known for goal in range(len(task.goals))])
         """``bool[num_goals]``: the goals this mitigation may reward and whose events it may see."""
 

@@ -115,7 +115,7 @@ class PPOLearner(PPOTorchLearner):
             columns: tensors ``[n, ...]`` under RLlib's column names.
             num_epochs: passes.
             minibatch_size: rows a gradient step; a last smaller minibatch is used as it is.
-            env_steps: environment steps of the run so far, for schedules.
+            env_steps: environment steps of the run so far, for messages.
             generator: draws the minibatches.
 
         Returns:
@@ -124,9 +124,7 @@ class PPOLearner(PPOTorchLearner):
         Raises:
             NonFiniteError: a loss term is NaN or infinite.
         """
-        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: env_steps}
         self.minibatch_metrics = []
-        self.before_gradient_based_update(timesteps=timesteps)
         num_rows = len(columns[Columns.ACTIONS])
         for _ in range(num_epochs):
             order = torch.randperm(num_rows, generator=generator, device=generator.device)
@@ -135,8 +133,11 @@ class PPOLearner(PPOTorchLearner):
                 outputs = self.module.forward_train(batch)
                 losses = self.compute_losses(fwd_out=outputs, batch=batch)
                 self.apply_gradients(self.postprocess_gradients(self.compute_gradients(losses)))
-        self.after_gradient_based_update(timesteps=timesteps)
         return self._means(env_steps)
+
+    def set_schedules(self, env_steps: int) -> None:
+        """Bring learning rate and entropy coefficient up to ``env_steps``, also where updates were skipped."""
+        self.after_gradient_based_update(timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: env_steps})
 
     def _means(self, env_steps: int) -> dict[str, float]:
         """Return each metric's mean over the update's minibatches, all of which must be finite."""

@@ -169,6 +169,7 @@ class Trainer:
 
     def iterate(self) -> dict[str, float]:
         """Collect one rollout, update on it, and return the iteration's metrics."""
+        self.learner.set_schedules(self.env_steps)
         try:
             rollout = self._next_rollout()
         except NonFiniteError as error:
@@ -179,7 +180,7 @@ class Trainer:
             rollout = self.hooks.relabel(rollout)
             self.collector.refresh(rollout, played_for)
         if self.scale is not None:
-            self.scale.update(rollout)
+            self.scale.update(rollout, restarted=self.collector.restarts)
         self._estimate(rollout)
         self.hooks.after_rollout(rollout)
         columns = self._columns(rollout)

@@ -36,8 +36,10 @@ class RewardScale:
         self.squares = torch.zeros((), dtype=torch.float64, device=device)
         """Sum of squared distances from the mean (Chan et al. 1979)."""
 
-    def update(self, rollout: Rollout) -> None:
-        """Take a rollout's rewards into account."""
+    def update(self, rollout: Rollout, *, restarted: bool = False) -> None:
+        """Take a rollout's rewards into account; one that ``restarted`` goes on with no episode of the last."""
+        if restarted:
+            self.sums = torch.zeros_like(self.sums)
         seen = torch.empty(rollout.rewards.shape, dtype=torch.float64, device=self.sums.device)
         for t, (reward, done) in enumerate(zip(rollout.rewards, rollout.done, strict=True)):
             self.sums = self.sums * self.gamma + reward

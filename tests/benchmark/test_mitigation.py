@@ -8,6 +8,7 @@ import torch
 
 from benchmark.errors import RequestError, UndeclaredKnowledgeError
 from benchmark.mitigation import Context, Knowledge, Mitigation, sample_actions
+from benchmark.tasks import make_task
 from tests.toy import Toy, context, trainer, unreserved
 
 ASKS: list[tuple[Callable[[Context], Any], frozenset[Knowledge]]] = [
@@ -95,6 +96,38 @@ def test_what_a_task_lacks_is_named(uses: Knowledge, task: dict[str, Any], lack:
     if lack is not None:
         with pytest.raises(RequestError, match=f"'mine' does not apply to task 'toy', which has {lack}"):
             trainer(mitigation, lacking, name="mine")
+
+
+@pytest.mark.parametrize(
+    ("uses", "polled", "lack"),
+    [
+        (Knowledge.CANDIDATE_REWARDS, (2,), "no candidate goal that training can watch"),
+        (Knowledge.CANDIDATE_REWARDS, (1,), None),
+        (Knowledge.PROXY_GOALS, (1,), "a proxy that training cannot watch"),
+        (Knowledge.PROXY_GOALS, (2,), None),
+        (Knowledge.GOAL_INPUT, (1, 2), None),
+    ],
+)
+def test_goals_that_training_cannot_watch_are_lacking(
+    uses: Knowledge, polled: tuple[int, ...], lack: str | None
+) -> None:
+    mitigation = type("Needs", (Mitigation,), {"uses": frozenset({uses})})()
+    assert [goal.role for goal in Toy.goals] == ["aligned", "proxy", "candidate"]
+    assert mitigation.inapplicable(type("Polls", (Toy,), {"polled": polled})()) == lack
+
+
+def test_the_context_tells_of_declared_goals_alone() -> None:
+    task = make_task("corner")
+    levels = task.sample_levels(64, 1.0, torch.Generator().manual_seed(0))
+    whole = task.achievable(levels).any(dim=0)
+    proxies = list(task.proxies)
+    assert bool(whole[proxies].any())
+    told = context(task, Knowledge.CANDIDATE_REWARDS)
+    assert not bool(told.achievable(levels)[:, proxies].any())
+    assert not any(told.terminal_goals[proxy] for proxy in proxies)
+    both = context(task, Knowledge.CANDIDATE_REWARDS, Knowledge.PROXY_GOALS)
+    assert torch.equal(both.achievable(levels), task.achievable(levels))
+    assert both.terminal_goals == tuple(goal.terminal for goal in task.goals)
 
 
 def test_overridden_hooks_are_known() -> None:

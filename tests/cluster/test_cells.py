@@ -6,6 +6,7 @@ import pytest
 
 from benchmark.errors import RequestError
 from benchmark.suites import get_suite
+from benchmark.tasks import make_task
 from cluster.cells import Cell, Selection, cells_of
 from tests.cluster.helpers import tiny_cell
 
@@ -31,6 +32,20 @@ def test_an_alpha_free_mitigation_runs_once() -> None:
     many = cells(alphas=(0.0, 0.1, 1.0), seeds=1, tasks=("corner",))
     rates = {name: [c.key.alpha for c in many if c.key.mitigation == name] for name in ("none", "domain_randomization")}
     assert rates == {"none": [0.0, 0.1, 1.0], "domain_randomization": [1.0]}
+
+
+def test_rollouts_that_restart_are_long_enough_for_an_episode() -> None:
+    suite = get_suite("grid")
+    selection = Selection(tasks=("corner",), mitigations=("none", "plr"), alphas=(0.0,), seeds=1)
+    found = cells_of(suite, selection, device="cpu", salt_commitment="c")
+    plain, replayed = (cell.plan.training for name in ("none", "plr") for cell in found if cell.key.mitigation == name)
+    limit = make_task("corner", **found[0].plan.parameters).time_limit
+    assert plain.num_steps < limit <= replayed.num_steps
+    assert replayed.steps_per_rollout == plain.steps_per_rollout
+    assert replayed.num_envs * replayed.num_steps == plain.num_envs * plain.num_steps
+    short = Selection(tasks=("corner",), mitigations=("none", "plr"), alphas=(0.0,), seeds=1)
+    small = cells_of(get_suite("mitigations"), short, device="cpu", salt_commitment="c")
+    assert len({cell.plan.training for cell in small}) == 1
 
 
 def test_the_cell_id_changes_with_what_determines_training_and_only_then() -> None:

@@ -85,8 +85,6 @@ class ProcgenTask(Task[ProcgenLevels]):
 
     game: ClassVar[str]
     """As Procgen names it."""
-    polled: ClassVar[tuple[int, ...]] = ()
-    """Goals whose events take a look into the games; they are told where they are rewarded, and at evaluation."""
     poll_every: ClassVar[int] = 5
     """Steps of the game between two looks, at least."""
     tile_names: ClassVar[Mapping[int, str]]

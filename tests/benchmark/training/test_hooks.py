@@ -238,6 +238,22 @@ def test_an_update_without_rows_is_skipped() -> None:
     assert all(torch.equal(one, other) for one, other in zip(before, subject.module.parameters(), strict=True))
 
 
+def test_skipped_updates_and_extra_rollouts_move_the_learning_rate_on() -> None:
+    class Alternates(Weighs):
+        def sample_weights(self, rollout: Rollout) -> torch.Tensor:
+            self.context.rollout(unreserved(8, 700))
+            skips = subject.env_steps < 100
+            return torch.full_like(rollout.rewards, 0.0 if skips else 1.0)
+
+    subject = trainer(Alternates())
+    subject.iterate()
+    before = subject.env_steps
+    subject.iterate()
+    (optimizer,) = (each for _, each in subject.learner.get_optimizers_for_module("default_policy"))
+    left = 1 - before / subject.config.env_steps
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(subject.config.learning_rate * left)
+
+
 class Relabels(Mitigation):
     """Rewards every step with 1 and claims that the other action was taken."""
 

@@ -162,7 +162,7 @@ def test_learning_rate_falls_to_zero_at_the_budget() -> None:
     subject = learner(learning_rate=0.01, env_steps=100)
     found = [rates(subject)]
     for env_steps in (25, 50, 100, 125):
-        update(subject, rows(16), env_steps)
+        subject.set_schedules(env_steps)
         found.append(rates(subject))
     assert found == [[pytest.approx(rate)] for rate in (0.01, 0.0075, 0.005, 0.0, 0.0)]
 

@@ -55,6 +55,15 @@ def test_outliers_are_clipped() -> None:
     assert scale.normalized(torch.tensor([1e6, -1e6])).tolist() == [CLIP, -CLIP]
 
 
+def test_a_rollout_that_restarts_goes_on_with_no_episode_of_the_last() -> None:
+    scale = RewardScale(4, 1.0, torch.device("cpu"))
+    ones = rollout(8, 4, rewards=torch.ones(8, 4), terminated=torch.zeros(8, 4, dtype=torch.bool))
+    for _ in range(50):
+        scale.update(ones, restarted=True)
+    deviation = torch.arange(1.0, 9.0).std(unbiased=False)
+    torch.testing.assert_close(scale.normalized(torch.ones(1)), 1 / deviation.view(1))
+
+
 def test_goes_on_from_its_state() -> None:
     first, *rest = rollouts()
     straight, stopped = RewardScale(4, 0.9, torch.device("cpu")), RewardScale(4, 0.9, torch.device("cpu"))
