@@ -7,9 +7,10 @@ at different weights, and a mask of coin flips decides which of them learn from 
   Predictive Uncertainty Estimation using Deep Ensembles", section 2.4), so every action has one log-probability.
 - Each head has a PPO loss of its own: its ratio is to itself before the update, and its surrogate weighs
   π_k(a|s) / μ(a|s), since the actions are the mixture's. That is at most the number of heads, and needs no truncation.
-- At test the heads act by agreement: from the normalized product of their policies (Hinton 2002, "Training Products of
-  Experts by Minimizing Contrastive Divergence"), in which one head can rule an action out. A mixture would let every
-  head have its way in its share of the steps.
+- At test the heads act by agreement: from the normalized geometric mean of their policies, a logarithmic opinion pool
+  (Heskes 1998, "Selecting Weighting Factors in Logarithmic Opinion Pools"). An action that one head rules out is ruled
+  out, and heads of one mind act as one would; their plain product would sharpen what they agree on. A mixture would let
+  every head have its way in its share of the steps.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class Ensemble(Mitigation):
         return (masks * loss).sum() / masks.sum().clamp(min=1)
 
     def act(self, outputs: Mapping[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Draw from the product of the heads' policies.
+        """Draw from the geometric mean of the heads' policies.
 
         A greedy evaluation has ruled out all actions but the mixture's first choice, and they stay ruled out.
         """

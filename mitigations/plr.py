@@ -34,7 +34,7 @@ class Plr(Mitigation):
     restart_rollouts = True
     search_space: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "replay_probability": {"low": 0.25, "high": 0.95},
-        "temperature": {"low": 0.05, "high": 1.0, "log": True},
+        "temperature": {"low": 0.05, "high": 4.0, "log": True},  # See level_buffer.
         "staleness_coeff": {"low": 0.05, "high": 0.7},
     }
 

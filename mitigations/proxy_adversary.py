@@ -36,7 +36,7 @@ class ProxyAdversary(Mitigation):
     restart_rollouts = True
     search_space: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "replay_share": {"low": 0.05, "high": 0.45},
-        "temperature": {"low": 0.05, "high": 1.0, "log": True},
+        "temperature": {"low": 0.05, "high": 4.0, "log": True},  # See level_buffer.
         "num_edits": {"low": 1, "high": 20, "log": True},
     }
 

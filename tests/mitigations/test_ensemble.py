@@ -145,7 +145,7 @@ def test_importance_makes_the_mixture_s_data_the_head_s_own() -> None:
         assert bool((weights <= 2).all())
 
 
-def test_heads_act_by_the_product_of_their_policies() -> None:
+def test_heads_act_by_the_geometric_mean_of_their_policies() -> None:
     mitigation, module = begun(2)
     outputs = {
         name: tensor.detach() for name, tensor in module.forward_train({"obs": torch.tensor([[9.0, -9.0]])}).items()
@@ -154,10 +154,10 @@ def test_heads_act_by_the_product_of_their_policies() -> None:
     actions, asks = mitigation.act(outputs, torch.Generator().manual_seed(0))
     assert asks is None
     first, second = (torch.softmax(head(outputs["embeddings"][0]), dim=0) for head in module.policy_head.heads)
-    product = (first * second).sqrt().detach()
-    product = product / product.sum()
-    assert float((product - (first + second).detach() / 2).abs().max()) > 0.02
-    torch.testing.assert_close(actions.bincount() / 20_000, product, atol=0.012, rtol=0)
+    pooled = (first * second).sqrt().detach()
+    pooled = pooled / pooled.sum()
+    assert float((pooled - (first + second).detach() / 2).abs().max()) > 0.02
+    torch.testing.assert_close(actions.bincount() / 20_000, pooled, atol=0.012, rtol=0)
     greedy = torch.tensor([[-torch.inf, 0.0]]).expand(20_000, 2)
     assert bool((mitigation.act({**outputs, "action_dist_inputs": greedy}, torch.Generator())[0] == 1).all())
 
