@@ -413,7 +413,7 @@ def check(
         typer.Option("--task", metavar="T", help="Only on this task, or path.py:Class; may be repeated."),
     ] = None,
     hook_seconds: Annotated[
-        float, typer.Option(metavar="S", help="Longest that one call of a hook may take.", min=0.1)
+        float, typer.Option(metavar="S", help="Longest that one call of a hook may take.", min=0.1, max=3600)
     ] = 10.0,
     as_json: JsonOption = False,
 ) -> None:

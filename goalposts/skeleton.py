@@ -56,11 +56,12 @@ def write_plugin(name: str, folder: Path) -> tuple[Path, str]:
 
 
 def _class_name(name: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+    cls = "".join(part.capitalize() for part in name.split("_"))
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name) or keyword.iskeyword(cls):
         raise RequestError(
             f"The name {name!r} will not do; give lower case letters, digits and underscores: forest_fire."
         )
-    return "".join(part.capitalize() for part in name.split("_"))
+    return cls
 
 
 def _free(folder: Path, name: str) -> Path:

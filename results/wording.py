@@ -167,15 +167,19 @@ def split_title(split: str) -> str:
 
 
 def command(leaderboard: Leaderboard, suite: Suite) -> str:
-    """Return the command that makes this leaderboard again, with options for what was left out of the suite."""
+    """Return the command that makes this leaderboard again, with options for what was left out of the suite.
+
+    Mitigations that were given as a file stand for it as ``path/to/file.py:Class``: nobody knows where it lies.
+    """
     words = ["goalposts", "run", suite.id]
     mitigations = sorted({entry.mitigation for entry in leaderboard.entries})
+    given = [f"path/to/{name.replace(':', '.py:', 1)}" if ":" in name else name for name in mitigations]
     if leaderboard.num_seeds != suite.seeds:
         words += ["--seeds", str(leaderboard.num_seeds)]
     if {task.name for task in leaderboard.tasks} != {plan.task for plan in suite.tasks}:
         words += [word for task in leaderboard.tasks for word in ("--task", task.name)]
     if set(mitigations) != {plan.name for plan in suite.mitigations}:
-        words += [word for name in mitigations for word in ("--mitigation", name)]
+        words += [word for name in given for word in ("--mitigation", name)]
     if set(leaderboard.alphas) != set(suite.alphas):
         words += [word for alpha in leaderboard.alphas for word in ("--alpha", f"{alpha:g}")]
     return shlex.join(words)

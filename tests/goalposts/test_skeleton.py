@@ -65,7 +65,9 @@ def test_the_guide_leads_from_the_skeleton_to_a_certificate(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("write", [write_task, write_plugin])
-@pytest.mark.parametrize("name", ["class", "", "Forest", "forest-fire", "1st", "../forest", "forest fire"])
+@pytest.mark.parametrize(
+    "name", ["class", "true", "none", "", "Forest", "forest-fire", "1st", "../forest", "forest fire"]
+)
 def test_a_name_must_be_one_of_a_module(write: Write, name: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=re.escape(repr(name))):
         write(name, tmp_path)

@@ -38,10 +38,10 @@ def test_headline_without_baseline_or_result() -> None:
 
 def test_command_names_only_what_differs_from_the_suite() -> None:
     assert wording.command(build_leaderboard(SUITE, story()), SUITE) == "goalposts run quick-v1"
-    restricted = build_leaderboard(SUITE, [record(mitigation="none"), record(mitigation="a b")])
-    assert (
-        wording.command(restricted, SUITE)
-        == "goalposts run quick-v1 --seeds 1 --task corner --mitigation 'a b' --mitigation none"
+    restricted = build_leaderboard(SUITE, [record(mitigation=name) for name in ("none", "a b", "mine:Mine")])
+    assert wording.command(restricted, SUITE) == (
+        "goalposts run quick-v1 --seeds 1 --task corner --mitigation 'a b' --mitigation path/to/mine.py:Mine "
+        "--mitigation none"
     )
 
 
