@@ -86,7 +86,7 @@ def test_the_folder_must_exist(write: Write, tmp_path: Path) -> None:
         write("forest_fire", tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", ["torch", "none"])
+@pytest.mark.parametrize("name", ["torch", "plr"])
 def test_a_plugin_takes_no_name_that_is_taken(name: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=f"'{name}' is taken"):
         write_plugin(name, tmp_path)
