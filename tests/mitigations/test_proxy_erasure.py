@@ -97,13 +97,13 @@ def trained(strength: float) -> tuple[float, float]:
     torch.manual_seed(0)
     module = SPEC.build()
     mitigation.load_state_dict({"env_steps": 10**9})
-    optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
     random = torch.Generator().manual_seed(0)
 
     def drawn(count: int) -> Tensor:
         return torch.randn(count, 2, generator=random)
 
-    for _ in range(400):
+    for _ in range(1000):
         inputs = drawn(256)
         outputs = module.forward_train({"obs": inputs})
         known = torch.ones(256, dtype=torch.bool)
