@@ -1,0 +1,20 @@
+"""What this repository publishes: every record is valid, and every leaderboard is the one that its records make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.suites import get_suite
+from results.leaderboard import build_leaderboard, read_leaderboard
+from results.publication import read_published
+
+PUBLISHED = Path(__file__).parents[2] / "results" / "published"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in PUBLISHED.iterdir() if path.is_dir()))
+def test_the_published_leaderboard_is_that_of_its_records(name: str) -> None:
+    suite = get_suite(name)
+    built = build_leaderboard(suite, read_published(PUBLISHED / name, suite))
+    assert built == read_leaderboard(PUBLISHED / name / "leaderboard.json")
