@@ -6,14 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from benchmark.errors import CorruptFileError
 from benchmark.files import write_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Verdict = Literal["aligned", "goal_misgeneralization", "capability_failure", "undertrained", "inconclusive"]
 
@@ -52,13 +52,22 @@ class Commit(_Model):
 class SplitCounts(_Model):
     """Counts of outcomes on one split."""
 
-    episodes: int = Field(ge=0)
+    episodes: int = Field(gt=0)
     aligned: int = Field(ge=0)
     proxy: int = Field(ge=0)
     lost: int = Field(ge=0)
     asked: int = Field(ge=0)
     timed_out: int | None = Field(None, ge=0)
     """Of the lost episodes, those that the time limit ended; the others died. Null in records from before."""
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.aligned + self.proxy + self.lost + self.asked != self.episodes or (self.timed_out or 0) > self.lost:
+            raise ValueError(
+                f"{self.aligned} aligned, {self.proxy} proxy, {self.lost} lost ({self.timed_out} timed out) and "
+                f"{self.asked} asked do not add up to {self.episodes} episodes"
+            )
+        return self
 
 
 class SplitResult(SplitCounts):
@@ -96,7 +105,7 @@ class Timing(_Model):
 class Record(_Model):
     """One cell's result."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     cell: CellKey
     cell_id: str
     eval_id: str
@@ -110,9 +119,9 @@ class Record(_Model):
     selection: Literal["defaults", "in_distribution", "validation_shift"]
     study: str | None = None
     """The id of the study that chose its hyperparameters; null where nobody tuned them."""
-    fixed_rate: bool = False
+    fixed_rate: bool
     """Whether the mitigation sets its own disambiguation rate, so that its cell stands at every rate of the suite."""
-    inapplicable: list[str] = []
+    inapplicable: list[str]
     """Tasks of the suite to which the mitigation does not apply."""
     trust: Literal["self_reported", "reproduced"]
     plugin: Plugin
@@ -133,7 +142,24 @@ class Record(_Model):
     timing: Timing
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:
+    """Add what version 1 left to the installed mitigations to say, as it was of those in its suites."""
+    mitigation = data["cell"]["mitigation"]
+    games = ["coinrun", "maze_corner", "heist_sprites"]
+    inapplicable = {
+        "goal_position_randomization": ["fraud", "triage", "keys_and_chests", "monsters", "heist_sprites"],
+        "plr_oracle": ["coinrun"],
+        **dict.fromkeys(("accel", "accel_oracle", "accel_restricted", "proxy_adversary"), games),
+    }
+    return {
+        "fixed_rate": mitigation == "domain_randomization",
+        "inapplicable": inapplicable.get(mitigation, []),
+        **data,
+        "schema_version": 2,
+    }
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_version_1}
 """One function for each older schema version, which turns its JSON into that of the next."""
 
 

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import ray
 from ray.exceptions import RayError
@@ -21,7 +21,7 @@ from benchmark.files import write_atomically
 from benchmark.record import CellKey, Commit, Record
 from cluster.cells import Cell
 from cluster.disk import DiskFullError, make_room
-from cluster.worker import STARTED_FILE, Job, Outcome, finished_record, run_cell, write_failure
+from cluster.worker import EVALUATES, STARTED_FILE, Job, Outcome, finished_record, run_cell, write_failure
 
 RUN_FILE = "run.json"
 MAX_ATTEMPTS = 3
@@ -76,15 +76,18 @@ def claimed(out: Path, suite: str, cells: Sequence[Cell]) -> Iterator[None]:
                 f"Output folder {str(out)!r} is in use by another run (process {_owner(out)}); wait for it to end, "
                 "or choose another folder with --out."
             ) from error
-        if (out / RUN_FILE).exists() and (owner := read_run(out)[0]) != suite:
+        if (out / RUN_FILE).exists() and (owner := read_run(out).suite) != suite:
             raise RequestError(
                 f"Output folder {str(out)!r} belongs to suite {owner!r}, not {suite!r}; choose another with --out."
             )
-        asked = {cell.cell_id: {"eval_id": cell.eval_id, **cell.key.model_dump(mode="json")} for cell in cells}
+        run = {
+            "suite": suite,
+            "process": os.getpid(),
+            "fixed_rates": sorted({cell.key.mitigation for cell in cells if cell.fixed_rate}),
+            "cells": {cell.cell_id: {"eval_id": cell.eval_id, **cell.key.model_dump(mode="json")} for cell in cells},
+        }
         try:
-            write_atomically(
-                out / RUN_FILE, json.dumps({"suite": suite, "process": os.getpid(), "cells": asked}, indent=2)
-            )
+            write_atomically(out / RUN_FILE, json.dumps(run, indent=2))
         except PermissionError as error:
             raise _unwritable(out, error) from error
         yield
@@ -101,8 +104,18 @@ def _owner(out: Path) -> str:
         return "unknown"
 
 
-def read_run(out: Path) -> tuple[str, dict[tuple[str, str], CellKey]]:
-    """Return the suite of an output folder and the cells it was last run for, by their cell and evaluation ids.
+class Run(NamedTuple):
+    """What an output folder was last run for."""
+
+    suite: str
+    cells: dict[tuple[str, str], CellKey]
+    """By their cell and evaluation ids."""
+    fixed_rates: frozenset[str]
+    """The mitigations that set their own disambiguation rate."""
+
+
+def read_run(out: Path) -> Run:
+    """Return what an output folder was last run for.
 
     Raises:
         RequestError: the folder belongs to no run.
@@ -110,10 +123,11 @@ def read_run(out: Path) -> tuple[str, dict[tuple[str, str], CellKey]]:
     path = out / RUN_FILE
     try:
         run = json.loads(path.read_text())
-        return str(run["suite"]), {
+        cells = {
             (str(cell_id), str(cell.pop("eval_id"))): CellKey.model_validate(cell)
             for cell_id, cell in run["cells"].items()
         }
+        return Run(str(run["suite"]), cells, frozenset(map(str, run.get("fixed_rates", ()))))
     except OSError as error:
         raise RequestError(f"{str(out)!r} is not the output folder of a run: {RUN_FILE} cannot be read.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -272,7 +286,8 @@ def _stalled(entry: Progress, out: Path) -> bool:
     """Read the cell's last metrics into ``entry``; return whether a running cell has stood still for too long."""
     now = time.monotonic()
     folder = entry.cell.folder(out)
-    if entry.state == "waiting" and _attempt(folder / STARTED_FILE) == entry.attempt:
+    attempt, _, doing = _read(folder / STARTED_FILE).partition(" ")
+    if entry.state == "waiting" and attempt == entry.attempt:
         entry.state, entry.moved_at = "running", now
     steps = _last_env_steps(folder / "metrics.jsonl")
     if steps != entry.env_steps:
@@ -280,16 +295,15 @@ def _stalled(entry: Progress, out: Path) -> bool:
             rate = (steps - entry.env_steps) / max(now - entry.moved_at, 1e-6)
             entry.steps_per_second = rate if not entry.steps_per_second else 0.7 * entry.steps_per_second + 0.3 * rate
         entry.env_steps, entry.moved_at = steps, now
-    evaluates = bool(entry.cell.milestones) or entry.env_steps >= entry.cell.plan.training.env_steps
-    longest = EVALUATION_SECONDS if evaluates else STALL_SECONDS
+    longest = EVALUATION_SECONDS if doing == EVALUATES else STALL_SECONDS
     return entry.state == "running" and now - entry.moved_at > longest
 
 
-def _attempt(path: Path) -> str | None:
+def _read(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:
-        return None
+        return ""
 
 
 def _last_env_steps(path: Path) -> int:

@@ -15,7 +15,7 @@ import torch
 
 from benchmark import record as records
 from benchmark.errors import CorruptFileError, GoalpostsError
-from benchmark.files import locked, set_aside
+from benchmark.files import locked, set_aside, write_atomically
 from benchmark.measurement import scores
 from benchmark.measurement.evaluation import (
     Episodes,
@@ -34,8 +34,8 @@ from benchmark.training import checkpoint
 from benchmark.training.loop import Trainer
 from cluster.cells import Cell
 
-STARTED_FILE = "started"
-"""In a cell's folder: which attempt began last."""
+STARTED_FILE, EVALUATES = "started", "evaluates"
+"""In a cell's folder, which attempt began last, and a word more while it evaluates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ def run_cell(job: Job) -> Outcome:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock"):
-            (folder / STARTED_FILE).write_text(job.attempt)
+            _note(job)
             try:
                 _run(job, folder, notices)
             except GoalpostsError as error:
@@ -107,6 +107,11 @@ def run_cell(job: Job) -> Outcome:
         write_failure(job, message)
         return Outcome("failed", message, tuple(notices))
     return Outcome("done", notices=tuple(notices))
+
+
+def _note(job: Job, *doing: str) -> None:
+    """Note which attempt goes on, and what it does, for the driver to see."""
+    write_atomically(job.cell.folder(job.out) / STARTED_FILE, " ".join((job.attempt, *doing)))
 
 
 def _disk_is_full(error: BaseException) -> bool:
@@ -166,6 +171,7 @@ def make_trainer(cell: Cell) -> Trainer:
 
 def evaluate(job: Job, trainer: Trainer, digest: str, series: Path) -> Record:
     """Evaluate the trained agent, write its episodes, and return its record with the milestones in ``series``."""
+    _note(job, EVALUATES)
     prepared = _prepared(job)
     episodes = _play(job, trainer, prepared.levels, "evaluation")
     prepared.write_episodes(job.cell.folder(job.out) / "episodes.parquet", episodes)
@@ -184,8 +190,10 @@ def evaluate(job: Job, trainer: Trainer, digest: str, series: Path) -> Record:
 
 def evaluate_milestone(job: Job, trainer: Trainer) -> Milestone:
     """Evaluate an agent in training on the first levels of each split; its training goes on as if nothing was."""
+    _note(job, EVALUATES)
     chosen = _prepared(job).first(job.cell.milestone_episodes)
     episodes = _play(job, trainer, chosen, f"milestone {trainer.env_steps}")
+    _note(job)
     return Milestone(env_steps=trainer.env_steps, splits=split_counts(chosen, episodes))
 
 

@@ -29,9 +29,10 @@ from benchmark.errors import CorruptFileError, GoalpostsError, RequestError
 from benchmark.loading import is_file, one_line
 
 if TYPE_CHECKING:
-    from benchmark.record import CellKey, Record
+    from benchmark.record import Record
     from benchmark.suites import Suite
     from cluster.cells import Cell
+    from cluster.driver import Run
     from results.leaderboard import Leaderboard
 
 EXIT_FAILED_CELL = 1
@@ -230,10 +231,10 @@ def _run(
     return len(failed)
 
 
-def _read_records(folder: Path) -> tuple[Suite, list[Record], list[CellKey] | None]:
-    """Return the suite of a run's folder or of published entries, its records, and the keys of the cells asked for.
+def _read_records(folder: Path) -> tuple[Suite, list[Record], Run | None]:
+    """Return the suite of a run's folder or of published entries, its records, and what was asked for.
 
-    Of published entries nobody knows what was asked for.
+    Of published entries nobody knows that.
 
     Raises:
         RequestError: the folder is neither.
@@ -245,10 +246,10 @@ def _read_records(folder: Path) -> tuple[Suite, list[Record], list[CellKey] | No
 
     if is_published(folder) and not (folder / RUN_FILE).exists():
         return (suite := get_suite(folder.name)), read_published(folder, suite), None
-    suite_id, cells = read_run(folder)
-    paths = [folder / "cells" / cell_id / "record.json" for cell_id, _ in cells]
+    run = read_run(folder)
+    paths = [folder / "cells" / cell_id / "record.json" for cell_id, _ in run.cells]
     found = [record.read(path) for path in paths if path.exists()]
-    return get_suite(suite_id), [one for one in found if (one.cell_id, one.eval_id) in cells], list(cells.values())
+    return get_suite(run.suite), [one for one in found if (one.cell_id, one.eval_id) in run.cells], run
 
 
 def _publish(folder: Path) -> tuple[Leaderboard, list[Record]]:
@@ -261,8 +262,9 @@ def _publish(folder: Path) -> tuple[Leaderboard, list[Record]]:
     from results.leaderboard import build_leaderboard, write_leaderboard
     from results.site import write_site, write_story_svg
 
-    suite, records, keys = _read_records(folder)
-    board = build_leaderboard(suite, records, keys)
+    suite, records, run = _read_records(folder)
+    asked, fixed = (list(run.cells.values()), run.fixed_rates) if run else (None, ())
+    board = build_leaderboard(suite, records, asked, fixed)
     write_leaderboard(folder, board)
     cases = {name: dataclasses.asdict(task.case) for name, task in TASKS.items()}
     page = write_site(folder, board, suite, cases, records)
@@ -708,7 +710,7 @@ def publish(
     from results import publication
     from results.leaderboard import build_leaderboard, write_leaderboard
 
-    suite, records, _keys = _read_records(folder.absolute())
+    suite, records, _ = _read_records(folder.absolute())
     target = root.absolute() / suite.id
     paths = publication.publish(records, target, suite)
     if not paths:

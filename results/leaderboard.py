@@ -165,6 +165,7 @@ def build_leaderboard(
     suite: Suite,
     records: Sequence[Record],
     expected: Sequence[CellKey] | None = None,
+    fixed_rates: Collection[str] = (),
 ) -> Leaderboard:
     """Rank the mitigations in ``records``.
 
@@ -173,13 +174,14 @@ def build_leaderboard(
         records: at most one for each cell; those of cells that are not expected are left out.
         expected: the cells that were asked for, by which completeness is judged. By default every mitigation among
             the records, on every task to which it applies and with every seed among them.
+        fixed_rates: mitigations known to set their own rate, of which there may be no record yet.
 
     Raises:
         RequestError: there is no record, two are of one cell, or they mix suites or salt commitments.
     """
     keys = list(dict.fromkeys(_default_cells(records) if expected is None else expected))
     inapplicable = {(record.cell.mitigation, task) for record in records for task in record.inapplicable}
-    fixed = {record.cell.mitigation for record in records if record.fixed_rate}
+    fixed = {*fixed_rates, *(record.cell.mitigation for record in records if record.fixed_rate)}
     keys = [key for key in keys if (key.mitigation, key.task) not in inapplicable]
     wanted = set(keys)
     records = [record for record in records if record.cell in wanted]

@@ -16,8 +16,9 @@ from benchmark.errors import CorruptFileError
 from benchmark.files import write_atomically
 from benchmark.measurement import scores
 from benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
-from benchmark.record import Record
+from benchmark.record import Record, SplitResult
 from benchmark.suites import Suite
+from benchmark.tasks.base import IN_DISTRIBUTION
 
 
 def is_published(folder: Path) -> bool:
@@ -52,17 +53,25 @@ def _checked(record: Record, suite: Suite, place: str) -> Record:
     problem = None
     if record.cell.suite != suite.id or plan is None:
         problem = f"is of the suite {record.cell.suite!r} and the task {record.cell.task!r}, not of {suite.id!r}"
+    elif record.status == "done" and IN_DISTRIBUTION not in record.splits:
+        problem = f"has no counts of {IN_DISTRIBUTION!r}"
+    elif unlike := [name for name, one in record.splits.items() if one.ranked and _gap(one) < scores.RANKED_GAP]:
+        problem = f"ranks {', '.join(unlike)}, where its references do not differ enough"
     elif record.status == "done":
         for name, value in scores.summary(record.splits).items():
             if not _agree(getattr(record, name), value):
                 problem = f"says {name} {getattr(record, name)!r}; from its counts it is {value!r}"
-        if record.env_steps >= plan.training.env_steps + 2 * plan.training.steps_per_rollout:
+        if record.env_steps >= plan.training.most_env_steps:
             problem = f"trained for {record.env_steps:,} steps; the suite's budget is {plan.training.env_steps:,}"
         if record.trust == "reproduced" and record.salt_commitment == salt_commitment(PUBLIC_SALT):
             problem = "says it was reproduced, which takes a secret salt, and was evaluated with the public one"
     if problem is not None:
         raise CorruptFileError(f"The record {place} {problem}; take it out.")
     return record
+
+
+def _gap(split: SplitResult) -> float:
+    return split.aligned_reference - split.proxy_reference
 
 
 def _agree(first: float | str | None, second: float | str | None) -> bool:
@@ -85,7 +94,7 @@ def publish(found: Iterable[Record], folder: Path, suite: Suite) -> list[Path]:
         CorruptFileError: what is published already cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = {record.cell: record for record in found if record.status == "done"}
+    fresh = {one.cell: _checked(one, suite, f"of {one.cell_id}") for one in found if one.status == "done"}
     files = _by_file(folder, suite)
     kept = {path: [one for one in published if one.cell not in fresh] for path, published in files.items()}
     changed = {path for path, published in files.items() if len(kept[path]) < len(published)}
@@ -96,4 +105,6 @@ def publish(found: Iterable[Record], folder: Path, suite: Suite) -> list[Path]:
     for path in changed:
         own = sorted(kept[path], key=lambda record: tuple(record.cell.model_dump().values()))
         write_atomically(path, "".join(records.to_json(record) + "\n" for record in own))
-    return sorted(changed)
+        if not own:
+            path.unlink()
+    return sorted(path for path in changed if kept[path])

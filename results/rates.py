@@ -59,8 +59,11 @@ def rates(records: Iterable[Record]) -> list[Rates]:
     for (task, mitigation, alpha), group in sorted(cells.items()):
         group = sorted(group, key=lambda record: record.cell.seed)
         verdicts = dict(Counter(str(record.verdict) for record in group))
-        for stage in zip(*(record.series for record in group), strict=False):
-            rows += _rows(task, mitigation, alpha, [one.splits for one in stage], stage[0].env_steps, {})
+        stages: dict[int, list[Mapping[str, SplitCounts]]] = {}
+        for milestone in (one for record in group for one in record.series):
+            stages.setdefault(milestone.env_steps, []).append(milestone.splits)
+        for env_steps, seeds in sorted(stages.items()):
+            rows += _rows(task, mitigation, alpha, seeds, env_steps, {})
         rows += _rows(task, mitigation, alpha, [record.splits for record in group], group[0].env_steps, verdicts)
     return rows
 

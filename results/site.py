@@ -64,8 +64,8 @@ def write_site(
 
 
 def write_story_svg(path: Path, leaderboard: Leaderboard) -> None:
-    """Write the picture of capability against goal fidelity, at the lowest rate, as an SVG file of its own."""
-    entries = [entry for entry in leaderboard.entries if entry.alpha == leaderboard.alphas[0]]
+    """Write the picture of capability against goal fidelity, at the baseline's lowest rate, as an SVG file."""
+    entries = wording.first_entries(leaderboard)
     text = (
         _environment()
         .get_template("story.svg.j2")

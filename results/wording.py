@@ -40,12 +40,19 @@ _GOOD_CAPABILITY = 0.8
 
 
 def headline(leaderboard: Leaderboard) -> str:
-    """Return what the leaderboard shows at its lowest disambiguation rate, in a few sentences."""
-    entries = [entry for entry in leaderboard.entries if entry.alpha == leaderboard.alphas[0]]
+    """Return what the leaderboard shows at the baseline's lowest disambiguation rate, in a few sentences."""
+    entries = first_entries(leaderboard)
     baseline = next((entry for entry in entries if entry.mitigation == leaderboard.baseline), None)
     if baseline is None:
         return f"The baseline, {leaderboard.baseline}, was not part of this run."
     return f"{_baseline_sentence(baseline)} {_others_sentence(entries, baseline)}".strip()
+
+
+def first_entries(leaderboard: Leaderboard) -> list[Entry]:
+    """Return the entries at the lowest rate at which the baseline stands, or else at the lowest of all."""
+    rates = [entry.alpha for entry in leaderboard.entries if entry.mitigation == leaderboard.baseline]
+    first = min(rates or leaderboard.alphas)
+    return [entry for entry in leaderboard.entries if entry.alpha == first]
 
 
 def _baseline_sentence(baseline: Entry) -> str:

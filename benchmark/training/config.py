@@ -58,6 +58,11 @@ class TrainingConfig(BaseModel):
     """Run the trunk under bfloat16 autocast."""
 
     @property
+    def most_env_steps(self) -> int:
+        """More than any run can take: a rollout that begins within the budget, and an extra one and a half past it."""
+        return self.env_steps + 3 * self.steps_per_rollout
+
+    @property
     def steps_per_rollout(self) -> int:
         """Environment steps in one iteration."""
         return self.num_envs * self.num_steps

@@ -117,11 +117,14 @@ class Hooks:
         return result
 
     def after_rollout(self, rollout: Rollout) -> None:
+        before = {name: getattr(rollout, name) for name in _TENSORS}
         self._call("after_rollout", rollout)
-        if type(self.mitigation).overrides("after_rollout"):
-            for name in _TENSORS:
-                if not name.endswith("observations") and not _is_finite(getattr(rollout, name)):
-                    raise HookError(f"Hook 'after_rollout' of {self._name} left {name} with NaN or infinity.")
+        for name, tensor in before.items() if type(self.mitigation).overrides("after_rollout") else ():
+            left = getattr(rollout, name)
+            if not isinstance(left, Tensor) or (left.shape, left.dtype) != (tensor.shape, tensor.dtype):
+                raise HookError(f"Hook 'after_rollout' of {self._name} left {name} in another form than it was given.")
+            if not name.endswith("observations") and not _is_finite(left):
+                raise HookError(f"Hook 'after_rollout' of {self._name} left {name} with NaN or infinity.")
 
     def sample_weights(self, rollout: Rollout) -> Tensor | None:
         returned = self._call("sample_weights", rollout)

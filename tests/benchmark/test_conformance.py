@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,6 +69,21 @@ def test_what_a_task_lacks_is_no_fault_of_the_mitigation(name: str, task: str, l
     check_plugin(name, [task], lambda **message: told.append(message))
     assert {"skipped": task, "reason": lack} in told
     assert not any("check" in message for message in told)
+
+
+def test_who_cannot_say_whether_it_applies_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "raises.py"
+    path.write_text(
+        "from goalposts import Mitigation\n"
+        "class Raises(Mitigation):\n"
+        "    @classmethod\n"
+        "    def inapplicable(cls, task):\n"
+        "        raise KeyError('boom')\n"
+    )
+    told: list[dict[str, Any]] = []
+    check_plugin(f"{path}:Raises", ["fraud"], lambda **message: told.append(message))
+    (found,) = (message for message in told if message.get("problem"))
+    assert (found["result"], found["problem"]) == ("hooks", "KeyError in 'inapplicable': 'boom'.")
 
 
 class Counts(Mitigation):

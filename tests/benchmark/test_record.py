@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from benchmark.errors import CorruptFileError
+from benchmark.plugins import load_plugin
 from benchmark.record import (
     MIGRATIONS,
     SCHEMA_VERSION,
@@ -14,6 +16,7 @@ from benchmark.record import (
     Commit,
     Plugin,
     Record,
+    SplitCounts,
     SplitResult,
     Timing,
     _checksum,
@@ -24,6 +27,8 @@ from benchmark.record import (
     to_json,
     write,
 )
+from benchmark.suites import get_suite
+from benchmark.tasks import make_task
 
 RECORD = Record(
     cell=CellKey(suite="quick-v1", task="corner", mitigation="none", alpha=0.1 + 0.2, seed=0),
@@ -35,6 +40,8 @@ RECORD = Record(
     dtype="bfloat16",
     knowledge=["level_generator"],
     selection="defaults",
+    fixed_rate=False,
+    inapplicable=[],
     trust="self_reported",
     plugin=Plugin(version="1", author="Ada Löve", licence="MIT", paper="", sha256="0" * 64),
     versions={"torch": "2.13.0"},
@@ -149,10 +156,46 @@ def test_an_unknown_form_is_refused(changes: dict[str, Any]) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("mitigation", "fixed_rate", "inapplicable"),
+    [
+        ("none", False, set()),
+        ("domain_randomization", True, set()),
+        ("goal_position_randomization", False, {"fraud", "keys_and_chests", "monsters", "triage"}),
+    ],
+)
+def test_version_1_knew_the_mitigations_that_came_with_it(
+    mitigation: str, fixed_rate: bool, inapplicable: set[str]
+) -> None:
+    old = json.loads(
+        to_json(RECORD.model_copy(update={"cell": RECORD.cell.model_copy(update={"mitigation": mitigation})}))
+    )
+    del old["fixed_rate"], old["inapplicable"]
+    old["schema_version"] = 1
+    old["timing"]["record_sha256"] = _checksum(old)
+    migrated = from_json(canonical_json(old), "here")
+    assert (migrated.schema_version, migrated.fixed_rate) == (SCHEMA_VERSION, fixed_rate)
+    assert inapplicable <= set(migrated.inapplicable)
+    cls = load_plugin(mitigation).cls
+    assert fixed_rate == (cls.fixed_alpha is not None)
+    tasks = {plan.task: make_task(plan.task, **plan.parameters) for plan in get_suite("tasks").tasks[:7]}
+    assert inapplicable == {name for name, task in tasks.items() if cls.inapplicable(task) is not None}
+
+
+@pytest.mark.parametrize(
+    "counts", [{"lost": 0}, {"lost": 10**6}, {"aligned": 2000}, {"timed_out": 900}, {"episodes": 0}]
+)
+def test_counts_that_do_not_add_up_are_refused(counts: dict[str, int]) -> None:
+    whole = {"episodes": 1000, "aligned": 300, "proxy": 200, "lost": 400, "asked": 100, "timed_out": 400}
+    assert SplitCounts(**whole)
+    with pytest.raises(ValidationError):
+        SplitCounts(**{**whole, **counts})
+
+
 def test_an_older_form_is_migrated(monkeypatch: pytest.MonkeyPatch) -> None:
     def from_zero(data: dict[str, Any]) -> dict[str, Any]:
         data["env_steps"] = data.pop("steps")
-        return {**data, "schema_version": 1}
+        return {**data, "schema_version": SCHEMA_VERSION}
 
     old = json.loads(sealed(schema_version=0))
     old["steps"] = old.pop("env_steps")

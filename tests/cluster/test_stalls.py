@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cluster.driver import EVALUATION_SECONDS, STALL_SECONDS, Progress, _stalled
-from cluster.worker import STARTED_FILE
-from tests.cluster.helpers import TINY, tiny_cell
+from cluster.worker import EVALUATES, STARTED_FILE
+from tests.cluster.helpers import tiny_cell
 
 
 class Clock:
@@ -72,10 +72,12 @@ def test_a_report_moves_it_and_tells_its_speed(entry: Progress, tmp_path: Path, 
 
 
 def test_an_evaluation_may_take_longer(entry: Progress, tmp_path: Path, clock: Clock) -> None:
-    begin(entry, tmp_path, "second")
-    report(entry, tmp_path, TINY.env_steps)
+    begin(entry, tmp_path, f"second {EVALUATES}")
     assert not _stalled(entry, tmp_path)
     clock.now += EVALUATION_SECONDS
     assert not _stalled(entry, tmp_path)
+    begin(entry, tmp_path, "second")
+    assert _stalled(entry, tmp_path)
+    begin(entry, tmp_path, f"second {EVALUATES}")
     clock.now += 1
     assert _stalled(entry, tmp_path)

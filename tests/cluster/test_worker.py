@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,6 +161,25 @@ def test_milestones_stand_under_the_evaluation_that_they_were_made_for(tmp_path:
     assert record_json(salted, tmp_path)["series"] == []
     assert run_cell(job(cell, tmp_path)).status == "done"
     assert len(record_json(cell, tmp_path)["series"]) == 1
+
+
+def test_a_worker_notes_when_it_evaluates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = dataclasses.replace(tiny_cell(), milestones=1, milestone_episodes=50)
+    note = cell.folder(tmp_path) / worker.STARTED_FILE
+    seen, play, iterate = [], worker.play, worker.Trainer.iterate
+
+    def playing(*arguments: Any, **options: Any) -> Any:
+        seen.append(note.read_text())
+        return play(*arguments, **options)
+
+    def iterating(trainer: worker.Trainer) -> dict[str, float]:
+        seen.append(note.read_text())
+        return iterate(trainer)
+
+    monkeypatch.setattr(worker, "play", playing)
+    monkeypatch.setattr(worker.Trainer, "iterate", iterating)
+    run_cell(dataclasses.replace(job(cell, tmp_path), attempt="a"))
+    assert seen == ["a", "a", "a evaluates", "a", "a", "a evaluates"]
 
 
 def test_a_full_disk_is_an_outcome_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,7 @@ def record(
         "dtype": "float32",
         "knowledge": KNOWLEDGE.get(mitigation, []),
         "selection": "defaults",
+        "inapplicable": [],
         "fixed_rate": mitigation == "domain_randomization",
         "trust": "self_reported",
         "plugin": Plugin(version="1", author="A. Author", licence="MIT", paper="", sha256="0" * 64),

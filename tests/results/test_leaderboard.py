@@ -239,3 +239,13 @@ def test_damaged_file_is_refused(tmp_path: Path, damage: str) -> None:
         path.write_text(json.dumps(data))
     with pytest.raises(CorruptFileError, match=r"leaderboard\.json"):
         read_leaderboard(path)
+
+
+def test_a_mitigation_with_its_own_rate_has_none_before_its_first_record() -> None:
+    records = [one for one in story() if one.cell.mitigation != "domain_randomization"]
+    asked = [one.cell for one in story()]
+    board = build_leaderboard(SUITE, records, asked, {"domain_randomization"})
+    assert board.alphas == [0.0]
+    assert [(entry.alpha, entry.complete) for entry in board.entries if entry.mitigation == "domain_randomization"] == [
+        (0.0, False)
+    ]

@@ -74,6 +74,30 @@ def test_a_record_that_claims_what_its_counts_do_not_show_is_refused(
     assert "in line 1 of" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"aligned": 2000}, "do not add up to"),
+        ({"episodes": 0}, "greater than 0"),
+        ({"aligned_reference": 0.4}, "ranks shift/cheese_anywhere, where its references do not differ enough"),
+    ],
+)
+def test_counts_that_cannot_be_are_one_line(tmp_path: Path, changes: dict[str, float], problem: str) -> None:
+    data = json.loads(records.to_json(honest()))
+    data["splits"]["shift/cheese_anywhere"].update(changes)
+    data["timing"]["record_sha256"] = records._checksum(data)
+    (tmp_path / "x.jsonl").write_text(records.canonical_json(data) + "\n")
+    with pytest.raises(CorruptFileError, match=problem):
+        read_published(tmp_path, SUITE)
+
+
+def test_what_would_be_refused_is_not_written(tmp_path: Path) -> None:
+    publish([honest()], tmp_path, SUITE)
+    with pytest.raises(CorruptFileError, match=r"of corner-.* trained for"):
+        publish([honest(seed=1).model_copy(update={"env_steps": 10**9})], tmp_path, SUITE)
+    assert [one.cell.seed for one in read_published(tmp_path, SUITE)] == [0]
+
+
 def test_mitigations_of_similar_names_have_files_of_their_own(tmp_path: Path) -> None:
     publish([honest(mitigation=name) for name in ("a:B", "a-B", "a/B")], tmp_path, SUITE)
     assert {one.cell.mitigation for one in read_published(tmp_path, SUITE)} == {"a:B", "a-B", "a/B"}
@@ -85,3 +109,5 @@ def test_a_record_replaces_the_one_in_a_file_of_another_name(tmp_path: Path) -> 
     publish([honest(seed=1, fidelity=0.8)], tmp_path, SUITE)
     found = read_published(tmp_path, SUITE)
     assert {one.cell.seed: one.goal_fidelity for one in found} == {0: 0.2, 1: 0.8}
+    publish([honest(seed=0, fidelity=0.8)], tmp_path, SUITE)
+    assert [path.name for path in tmp_path.iterdir()] == ["none.jsonl"]

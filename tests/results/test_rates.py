@@ -38,6 +38,20 @@ def test_the_course_of_training_stands_before_its_end() -> None:
     assert first["verdicts"] == first["reference"] == ""
 
 
+def test_milestones_of_equal_times_are_taken_together() -> None:
+    def passed(env_steps: int, aligned: int) -> Milestone:
+        counts = SplitCounts(episodes=100, aligned=aligned, proxy=0, lost=100 - aligned, asked=0)
+        return Milestone(env_steps=env_steps, splits={"in_distribution": counts})
+
+    records = [
+        record(seed=0).model_copy(update={"series": [passed(200, 80)]}),
+        record(seed=1).model_copy(update={"series": [passed(100, 20), passed(200, 60)]}),
+        record(seed=2),
+    ]
+    rows = [row for row in rates(records) if not row.verdicts]
+    assert [(row.env_steps, row.aligned) for row in rows] == [(100, (0.2,)), (200, (0.8, 0.6))]
+
+
 def test_failed_cells_have_no_rates() -> None:
     assert rates([record(status="failed")]) == []
 

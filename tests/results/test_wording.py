@@ -55,3 +55,9 @@ def test_score(value: float | None, text: str) -> None:
 )
 def test_steps(value: int, text: str) -> None:
     assert wording.steps(value) == text
+
+
+def test_the_headline_is_of_the_baseline_s_lowest_rate() -> None:
+    board = build_leaderboard(SUITE, [record(alpha=0.1), record(mitigation="mine", alpha=0.05)])
+    assert board.alphas == [0.05, 0.1]
+    assert "The baseline is capable and pursues the wrong goal" in wording.headline(board)

@@ -70,6 +70,8 @@ FAULTS: dict[str, list[Callable[..., Any]]] = {
         lambda self, rollout: rollout.nothing,
         lambda self, rollout: rollout.advantages.fill_(torch.nan),
         lambda self, rollout: rollout.rewards.div_(0),
+        lambda self, rollout: setattr(rollout, "advantages", None),
+        lambda self, rollout: setattr(rollout, "values", rollout.values.double()),
     ],
     "sample_weights": [
         lambda self, rollout: 1.0,
