@@ -18,7 +18,7 @@ from benchmark.measurement import scores
 from benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
 from benchmark.record import Record, SplitResult
 from benchmark.suites import Suite
-from benchmark.tasks.base import IN_DISTRIBUTION
+from results.leaderboard import IN_DISTRIBUTION
 
 
 def is_published(folder: Path) -> bool:
