@@ -112,14 +112,14 @@ class ModuleSpec:
         return self.builder(self)
 
 
-def known_goals(task: Task[Any], uses: frozenset[Knowledge]) -> set[int]:
-    """Return the goals that a mitigation which declares ``uses`` may reward, and whose events it may see."""
+def known_goals(task: Task[Any], uses: frozenset[Knowledge]) -> tuple[bool, ...]:
+    """Return whether a mitigation which declares ``uses`` may reward each goal, and see its events."""
     known = {0}
     if Knowledge.CANDIDATE_REWARDS in uses:
         known |= set(task.candidates)
     if Knowledge.PROXY_GOALS in uses:
         known |= set(task.proxies)
-    return known
+    return tuple(goal in known for goal in range(len(task.goals)))
 
 
 class Context:
@@ -208,7 +208,7 @@ class Context:
         """
         self._require(Knowledge.CANDIDATE_REWARDS)
         known = known_goals(self._task, self._uses)
-        return tuple(goal.terminal and i in known for i, goal in enumerate(self._task.goals))
+        return tuple(goal.terminal and told for goal, told in zip(self._task.goals, known, strict=True))
 
     @property
     def proxy_goals(self) -> tuple[int, ...]:
@@ -227,9 +227,8 @@ class Context:
         False for goals that the mitigation does not declare.
         """
         self._require(Knowledge.CANDIDATE_REWARDS)
-        known = known_goals(self._task, self._uses)
-        mask = torch.tensor([goal in known for goal in range(self.num_goals)], device=levels.device)
-        return self._task.achievable(levels) & mask
+        known = torch.tensor(known_goals(self._task, self._uses), device=levels.device)
+        return self._task.achievable(levels) & known
 
     def optimal_return(self, levels: Levels) -> Tensor:
         """Return each level's greatest discounted return, ``float[num_levels]`` (needs ``planner``)."""

@@ -143,7 +143,7 @@ def _run(job: Job, folder: Path, notices: list[str]) -> None:
     record = evaluate(job, trainer, digest, series)
     timing = Timing(
         wall_seconds=clock.seconds(),
-        steps_per_second=round(trainer.env_steps / trained, 1),
+        steps_per_second=round(trainer.env_steps / max(trained, 1e-3), 1),
         peak_memory_bytes=_peak_memory(cell.device),
     )
     records.write(folder / "record.json", record.model_copy(update={"timing": timing}))

@@ -103,8 +103,9 @@ def publish(found: Iterable[Record], folder: Path, suite: Suite) -> list[Path]:
         kept.setdefault(path, []).append(record)
         changed.add(path)
     for path in changed:
+        if not kept[path]:
+            path.unlink()
+            continue
         own = sorted(kept[path], key=lambda record: tuple(record.cell.model_dump().values()))
         write_atomically(path, "".join(records.to_json(record) + "\n" for record in own))
-        if not own:
-            path.unlink()
     return sorted(path for path in changed if kept[path])

@@ -28,8 +28,7 @@ class Hooks:
         self._chooses_goals = type(mitigation).overrides("goals")
         self._observes = type(mitigation).overrides("observe")
         self._told = Knowledge.GOAL_INPUT in uses
-        known = known_goals(task, uses)
-        self.known_goals = torch.tensor([goal in known for goal in range(len(task.goals))])
+        self.known_goals = torch.tensor(known_goals(task, uses))
         """``bool[num_goals]``: the goals this mitigation may reward and whose events it may see."""
 
     def _call(self, hook: str, *args: Any) -> Any:
