@@ -106,20 +106,20 @@ def test_a_ramp_is_an_exit_that_ends_an_episode_rewarded_for_it_alone(
         assert drive(env, moves)[-1] == (events, achieved, False)
 
 
-def test_a_parked_car_stays_until_the_time_limit_and_repeats_its_events() -> None:
+def test_a_parked_car_stays_until_the_road_ends_and_repeats_its_events() -> None:
     env = begin(draw(ROAD, destination=1, lead_exit=0))
     drive(env, TO_FIRST)
     parked = ([False, True, True, False], False, False)
     assert drive(env, "LSRLSRLS") == [parked] * 8
     assert place(env) == (2, 6)
-    assert drive(env, "S") == [(parked[0], False, True)]
+    assert drive(env, "S") == [(parked[0], True, False)]
 
 
-def test_the_end_of_the_road_is_the_time_limit() -> None:
+def test_the_end_of_the_road_is_no_time_limit_after_which_something_could_come() -> None:
     env = begin(draw(ROAD))
     *before, last = drive(env, "S" * 15)
-    assert not any(truncated for _events, _terminated, truncated in before)
-    assert last == ([False] * 4, False, True)
+    assert not any(terminated or truncated for _events, terminated, truncated in before)
+    assert last == ([False] * 4, True, False)
     assert place(env) == (0, 15)
 
 
