@@ -66,6 +66,9 @@ def _bar(glyph: str, height: int) -> Tile:
     return Tile(glyph, "b", (empty,) * (POINTS - height) + (filled,) * height)
 
 
+KEY = "........ .yyy.... .y.y.... .yyyyyyy .y.y.y.y .yyy.... ........ ........"
+LOCK = "........ ..yyyy.. ..y..y.. .yyyyyy. .yywwyy. .yywwyy. .yyyyyy. ........"
+SPRITE_COLORS = {"red": "r", "green": "e", "blue": "b"}
 TILES: dict[str, Tile] = {
     "floor": _plain(" ", "f"),
     "wall": _plain("█", "d"),
@@ -76,7 +79,7 @@ TILES: dict[str, Tile] = {
     "lava": _tile("~", "r", "........ rr..rr.. rrrrrrrr rorrorrr rrrrrrrr rrorrorr rrrrrrrr rrrrrrrr"),
     "cheese": _tile("%", "o", "........ ........ .....yy. ...yyyy. .yyyoyy. .yoyyyy. .yyyyoy. ........"),
     "dish": _tile("o", "c", "........ ........ ..cccc.. .c....c. c......c .c....c. ..cccc.. ........"),
-    "key": _tile("k", "y", "........ .yyy.... .y.y.... .yyyyyyy .y.y.y.y .yyy.... ........ ........"),
+    "key": _tile("k", "y", KEY),
     "chest": _tile("c", "n", "........ .nnnnnn. .noooon. .nnyynn. .nnyynn. .noooon. .nnnnnn. ........"),
     "apple": _tile("a", "r", "........ ....e... ...ne... ..rrrr.. .rrwrrr. .rrrrrr. ..rrrr.. ........"),
     "shield": _tile("s", "b", "........ .bbbbbb. .bccccb. .bccccb. .bccccb. ..bccb.. ...bb... ........"),
@@ -102,6 +105,8 @@ TILES: dict[str, Tile] = {
     "general_practice": _tile("g", "e", "........ .eeee... .e...... .e.eeee. .e....e. .eeeeee. ........ ........"),
     "ward": _tile("w", "g", "........ g......g g......g g.gggggg gggggggg gggggggg g......g ........"),
     "trauma": _tile("T", "r", "........ ...rr... ...rr... .rrrrrr. .rrrrrr. ...rr... ...rr... ........"),
+    **{f"{name}_key": _tile(name[0].upper(), color, KEY.replace("y", color)) for name, color in SPRITE_COLORS.items()},
+    **{f"{name}_lock": _tile(name[0], color, LOCK.replace("y", color)) for name, color in SPRITE_COLORS.items()},
     **{f"bar{i}": _bar(glyph, 2 * i) for i, glyph in enumerate(" ▂▄▆█")},
 }
 

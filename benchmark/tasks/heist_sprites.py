@@ -111,7 +111,10 @@ class HeistSprites(MazeTask):
 
     def tiles(self, env: MazeEnv, index: int) -> list[tuple[int, str]]:
         key, *coloured = env.state["targets"][index].tolist()
-        return [(cell, "key" if cell == key else "block") for cell in coloured]
+        names = [goal.name for goal in self.goals[1:]]
+        return [
+            (cell, f"{name}_{'key' if cell == key else 'lock'}") for name, cell in zip(names, coloured, strict=True)
+        ]
 
     def move(self, state: GameState, goal_cell: int, start_cell: int) -> None:
         """Leave only the agent and the exit."""

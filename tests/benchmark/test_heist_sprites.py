@@ -285,6 +285,9 @@ def test_picture_shows_the_episode(task: HeistSprites) -> None:
     env = task.make_env(1)
     env.reset(level)
     tiles = [tile for row in reversed(env.picture().cells) for tile in row]
-    assert tiles[int(level.goal_cell)] == ("floor", "key")
-    assert {i for i, tile in enumerate(tiles) if tile == ("floor", "block")} == set(level.lock_cells[0].tolist())
+    colours = [COLOURS[(int(level.colour) + i) % 3] for i in range(3)]
+    cells = [int(level.goal_cell), *level.lock_cells[0].tolist()]
+    assert [tiles[cell] for cell in cells] == [
+        ("floor", f"{colour}_{shape}") for colour, shape in zip(colours, ("key", "lock", "lock"), strict=True)
+    ]
     assert tiles[int(env.state["agent"])] == ("floor", "agent")
