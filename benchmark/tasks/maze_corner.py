@@ -48,6 +48,7 @@ class MazeCorner(MazeTask):
         Goal("bottom_right", "candidate", terminal=True),
     )
     shifts = ("shift/cheese_anywhere",)
+    validation = "The cheese lies elsewhere in the top row or the right column."
     certificate_class = "exact"
     has_goal_position = True
     sides: ClassVar[Mapping[str, int]] = {"easy": 15, "hard": 25}
@@ -85,6 +86,15 @@ class MazeCorner(MazeTask):
             levels = dataclasses.replace(levels, start_cell=start)
         size = (~walls).any(dim=1).sum(dim=1)
         return dataclasses.replace(levels, goal_cell=torch.where(size < LEAST_SIZE, NOWHERE, cheese))
+
+    def _draw_validation(self, num_levels: int, generator: torch.Generator) -> ProcgenLevels:
+        levels = unmoved(self.draw_seeds(num_levels, False, generator))
+        walls, start = self.mazes(levels)
+        corner = corner_cell(walls, "top_right").unsqueeze(1)
+        cells = torch.arange(self.side**2, device=walls.device)
+        beside = (cells // self.side == corner // self.side) ^ (cells % self.side == corner % self.side)
+        free = beside & ~walls.flatten(1).scatter(1, start.unsqueeze(1), True)
+        return dataclasses.replace(levels, goal_cell=self.free_cell(free, generator))
 
     def _cheese(self, walls: Tensor, start: Tensor, anywhere: bool, generator: torch.Generator) -> Tensor:
         """Return where the cheese lies: in the corner, or anywhere but under the agent."""

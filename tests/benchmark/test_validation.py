@@ -11,12 +11,14 @@ import torch
 from benchmark.errors import RequestError
 from benchmark.measurement.evaluation import EvaluationSet, prepare
 from benchmark.tasks import TASKS, make_task
+from benchmark.tasks.coinrun import LEAST_COLUMN, ground, right_end
 from benchmark.tasks.fraud import CRYPTOCURRENCY, INSTRUMENT, NEW_INSTRUMENT, is_fraud
+from benchmark.tasks.maze_corner import corner_cell
 from benchmark.tasks.triage import TRAUMA, UNIT, severity
-from tests.small import TENSOR_TASKS, parameters
+from tests.small import parameters
 from tests.toy import Toy
 
-WITH_ONE = [name for name in TENSOR_TASKS if TASKS[name].validation is not None]
+WITH_ONE = sorted(name for name, task in TASKS.items() if task.validation is not None)
 
 
 def drawn(name: str, count: int = 200) -> tuple[Any, Any]:
@@ -24,14 +26,14 @@ def drawn(name: str, count: int = 200) -> tuple[Any, Any]:
     return task, task.validation_levels(count, torch.Generator().manual_seed(0))
 
 
-def test_every_tensor_task_has_one_and_the_page_says_which() -> None:
-    assert WITH_ONE == TENSOR_TASKS
+def test_every_ranked_task_has_one_and_the_page_says_which() -> None:
+    assert sorted(name for name in TASKS if make_task(name, **parameters(name)).ranks) == WITH_ONE
     page = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text()
     for name in WITH_ONE:
         assert f"| `{name.removesuffix('_full')}` |" in page
 
 
-@pytest.mark.parametrize("name", WITH_ONE)
+@pytest.mark.parametrize("name", [name for name in WITH_ONE if TASKS[name].certificate_class != "scripted"])
 def test_its_levels_tell_the_goals_apart_and_are_not_reserved(name: str) -> None:
     task, levels = drawn(name)
     assert len(levels) == 200
@@ -84,6 +86,24 @@ def test_there_are_more_walls_than_on_the_test_shift(name: str, shift: str) -> N
     task, levels = drawn(name)
     tested = task.shift_levels(shift, 200, torch.Generator().manual_seed(0))
     assert float(levels.walls.float().mean()) > 1.3 * float(tested.walls.float().mean())
+
+
+def test_maze_corner_s_cheese_lies_in_the_row_or_column_of_the_corner() -> None:
+    task, levels = drawn("maze_corner")
+    walls, _start = task.mazes(levels)
+    corner = corner_cell(walls, "top_right")
+    same_row = levels.goal_cell // task.side == corner // task.side
+    same_column = levels.goal_cell % task.side == corner % task.side
+    assert bool((same_row ^ same_column).all())
+    assert 50 < int(same_row.sum()) < 150
+
+
+def test_coinrun_s_coins_lie_on_the_ground_of_levels_that_no_test_has() -> None:
+    task, levels = drawn("coinrun", 20)
+    assert bool((task.valid(levels) & task.distinguishing(levels) & ~levels.reserved()).all())
+    for state, cell in zip(task.level_states(levels.seed.tolist()), levels.goal_cell.tolist(), strict=True):
+        assert right_end(state) < LEAST_COLUMN
+        assert cell in ground(state)
 
 
 def test_convoy_s_roads_have_more_cones_than_on_the_test_shift() -> None:
