@@ -281,8 +281,10 @@ class ProcgenEnv(BatchedEnv[ProcgenLevels]):
     def _observations(self, frames: NDArray[np.uint8]) -> Tensor:
         """Return ``uint8[n, 64, 64, 3]`` frames as observations, ``uint8[n, 3, pixels, pixels]``."""
         if self.task.pixels < FRAME:
-            rows = frames[:, 0::2].astype(np.uint16) + frames[:, 1::2]
-            frames = ((rows[:, :, 0::2] + rows[:, :, 1::2]) // 4).astype(np.uint8)
+            rows = (frames[:, 0::2].astype(np.uint16) + frames[:, 1::2]).reshape(len(frames), FRAME // 2, -1)
+            sums = rows.copy()
+            sums[..., :-3] += rows[..., 3:]  # Of all neighbours, half of them in vain: NumPy is slow along short axes.
+            frames = (sums // 4).astype(np.uint8).reshape(len(frames), FRAME // 2, FRAME, 3)[:, :, 0::2]
         pixels = torch.from_numpy(frames)
         if self.device.type == "cuda":  # From pinned memory the copy need not be waited for.
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
