@@ -173,13 +173,14 @@ def build_leaderboard(
         suite: the suite the records belong to.
         records: at most one for each cell; those of cells that are not expected are left out.
         expected: the cells that were asked for, by which completeness is judged. By default every mitigation among
-            the records, on every task to which it applies and with every seed among them.
+            the records, on every task to which it applies and with the suite's seeds: who sends more of them neither
+            gains by it nor makes the others incomplete.
         fixed_rates: mitigations known to set their own rate, of which there may be no record yet.
 
     Raises:
         RequestError: there is no record, two are of one cell, or they mix suites or salt commitments.
     """
-    keys = list(dict.fromkeys(_default_cells(records) if expected is None else expected))
+    keys = list(dict.fromkeys(_default_cells(suite, records) if expected is None else expected))
     inapplicable = {(record.cell.mitigation, task) for record in records for task in record.inapplicable}
     fixed = {*fixed_rates, *(record.cell.mitigation for record in records if record.fixed_rate)}
     keys = [key for key in keys if (key.mitigation, key.task) not in inapplicable]
@@ -231,10 +232,10 @@ def read_leaderboard(path: Path) -> Leaderboard:
         raise CorruptFileError(f"The leaderboard {str(path)!r} cannot be read: {problem}") from error
 
 
-def _default_cells(records: Iterable[Record]) -> list[CellKey]:
+def _default_cells(suite: Suite, records: Iterable[Record]) -> list[CellKey]:
     found = sorted({record.cell for record in records}, key=lambda cell: tuple(cell.model_dump().values()))
     tasks = sorted({cell.task for cell in found})
-    seeds = sorted({cell.seed for cell in found})
+    seeds = range(suite.seeds)
     trained = dict.fromkeys((cell.suite, cell.mitigation, cell.alpha) for cell in found)
     return [
         CellKey(suite=suite, task=task, mitigation=mitigation, alpha=alpha, seed=seed)

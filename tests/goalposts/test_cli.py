@@ -69,7 +69,7 @@ PLUGINS = {
         (("tune", "none", "--suite", "quik"), "Did you mean 'quick'?"),
         (("tune", "nine", "--suite", "quick"), "Did you mean 'none'?"),
         (("tune", "none", "--suite", "quick", "--task", "corne"), "Did you mean 'corner'?"),
-        (("tune", "none", "--suite", "coinrun-laptop", "--out", "{tmp}/out"), "Without a validation shift: coinrun."),
+        (("tune", "none", "--suite", "procgen", "--out", "{tmp}/out"), "Without a validation shift: heist_sprites."),
         (("leaderboard", "{tmp}"), "is not the output folder of a run"),
         (("list", "agents"), "'agents' is not one of"),
     ],

@@ -120,6 +120,11 @@ def record(
     return Record(**{**fields, **changes})
 
 
+def suite_of(records: Sequence[Record]) -> Suite:
+    """Return the suite with as many seeds as the records have."""
+    return SUITE.model_copy(update={"seeds": len({one.cell.seed for one in records})})
+
+
 def story(
     tasks: Sequence[str] = ("corner", "fraud"), num_seeds: int = 3, alphas: Sequence[float] = (0.0,)
 ) -> list[Record]:

@@ -7,7 +7,7 @@ from benchmark.suites import get_suite
 from results.costs import Cost, costs
 from results.curves import area, cells_of, curves, header
 from results.leaderboard import build_leaderboard
-from tests.results.factory import record
+from tests.results.factory import record, suite_of
 
 ALPHAS = (0.0, 0.1, 1.0)
 
@@ -67,13 +67,13 @@ def test_costs_are_of_the_same_tasks_as_the_score() -> None:
 def test_a_task_to_which_a_mitigation_does_not_apply_counts_with_the_baseline() -> None:
     records = [record(task, "none", capability=1.0, fidelity=0.2) for task in ("corner", "fraud")]
     records.append(record("corner", "accel", capability=1.0, fidelity=0.8, inapplicable=["fraud"]))
-    board = build_leaderboard(get_suite("quick"), records)
+    board = build_leaderboard(suite_of(records), records)
     entry = next(entry for entry in board.entries if entry.mitigation == "accel")
     assert (entry.complete, entry.inapplicable, entry.env_steps) == (True, ["fraud"], 450_000)
     assert entry.score is not None
     assert entry.score.mean == pytest.approx((80 + 20) / 2)
     silent = [*records[:-1], records[-1].model_copy(update={"inapplicable": []})]
-    without = build_leaderboard(get_suite("quick"), silent)
+    without = build_leaderboard(suite_of(silent), silent)
     assert not next(entry for entry in without.entries if entry.mitigation == "accel").complete
 
 

@@ -15,7 +15,7 @@ from results.leaderboard import (
     read_leaderboard,
     write_leaderboard,
 )
-from tests.results.factory import SUITE, record, split, story
+from tests.results.factory import SUITE, record, split, story, suite_of
 
 
 def entries_of(records: Sequence[Record], suite: Suite = SUITE) -> dict[str, Entry]:
@@ -70,6 +70,14 @@ def test_difference_to_the_baseline_is_paired() -> None:
     assert entries["none"].difference_to_baseline is None
 
 
+def test_who_sends_more_seeds_makes_no_other_incomplete_and_none_of_them_counts() -> None:
+    before = build_leaderboard(SUITE, story())
+    more = [one for one in story(num_seeds=5) if one.cell.mitigation == "accel" and one.cell.seed >= 3]
+    assert build_leaderboard(SUITE, [*story(), *more]) == before
+    fewer = [one for one in story() if (one.cell.mitigation, one.cell.seed) != ("accel", 2)]
+    assert [name for name, entry in entries_of(fewer).items() if not entry.complete] == ["accel"]
+
+
 def test_unrated_seed_contributes_at_most_zero() -> None:
     records = [
         record(seed=0, score=80.0),
@@ -77,7 +85,7 @@ def test_unrated_seed_contributes_at_most_zero() -> None:
         record(seed=2, score=-20.0, trained=0.3),
         record(seed=3, score=-20.0),
     ]
-    entry = entries_of(records)["none"]
+    entry = entries_of(records, suite_of(records))["none"]
     assert [seed.counted_score for seed in entry.tasks["corner"].seeds] == [80.0, 0.0, -20.0, -20.0]
     assert [seed.score for seed in entry.tasks["corner"].seeds] == [80.0, 80.0, -20.0, -20.0]
     assert [seed.unrated for seed in entry.tasks["corner"].seeds] == [False, True, True, False]
@@ -157,7 +165,8 @@ def test_task_without_ranked_shift_is_reported_and_not_ranked() -> None:
     preference = preference.model_copy(
         update={"score": None, "capability": None, "goal_fidelity": None, "verdict": None}
     )
-    entry = entries_of([record(score=40.0), preference])["none"]
+    records = [record(score=40.0), preference]
+    entry = entries_of(records, suite_of(records))["none"]
     assert entry.score is not None
     assert entry.score.mean == 40.0
     assert entry.complete

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from results.leaderboard import build_leaderboard
 from results.table import print_leaderboard
-from tests.results.factory import SUITE, record, story
+from tests.results.factory import SUITE, record, story, suite_of
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -27,7 +27,7 @@ def test_table_fits_80_columns_and_keeps_names_whole(terminal: bool) -> None:
 def test_table_says_what_failed_and_takes_no_markup_from_names() -> None:
     output = io.StringIO()
     records = [record(), record(mitigation="[red]x", status="failed"), record(mitigation="random", trained=0.1)]
-    print_leaderboard(Console(file=output, width=100), build_leaderboard(SUITE, records), records)
+    print_leaderboard(Console(file=output, width=100), build_leaderboard(suite_of(records), records), records)
     text = output.getvalue()
     assert "[red]x" in text
     assert "(incomplete)" in text

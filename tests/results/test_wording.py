@@ -5,11 +5,11 @@ import pytest
 from benchmark.record import Record
 from results import wording
 from results.leaderboard import build_leaderboard
-from tests.results.factory import SUITE, record, story
+from tests.results.factory import SUITE, record, story, suite_of
 
 
 def headline(*records: Record) -> str:
-    return wording.headline(build_leaderboard(SUITE, records))
+    return wording.headline(build_leaderboard(suite_of(records), records))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,8 @@ def test_headline_without_baseline_or_result() -> None:
 
 def test_command_names_only_what_differs_from_the_suite() -> None:
     assert wording.command(build_leaderboard(SUITE, story()), SUITE) == "goalposts run quick-v1"
-    restricted = build_leaderboard(SUITE, [record(mitigation=name) for name in ("none", "a b", "mine:Mine")])
+    alone = [record(mitigation=name) for name in ("none", "a b", "mine:Mine")]
+    restricted = build_leaderboard(SUITE, alone, [one.cell for one in alone])
     assert wording.command(restricted, SUITE) == (
         "goalposts run quick-v1 --seeds 1 --task corner --mitigation 'a b' --mitigation path/to/mine.py:Mine "
         "--mitigation none"
