@@ -37,12 +37,14 @@ class Style:
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """One trained agent, in pixels."""
+    """One trained agent, or the means of a mitigation's, in pixels."""
 
     x: float
     y: float
     style: Style
     title: str
+    hollow: bool
+    """Whether it did not learn its training task."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Scatter:
 
     marks: tuple[Mark, ...]
     undefined: int
-    """Agents that reached neither goal, so that they have no fidelity and no place."""
+    """How many reached neither goal, so that they have no fidelity and no place."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +107,7 @@ def scatter(entries: Sequence[Entry], style: dict[str, Style], task: str | None 
     marks, undefined = [], 0
     for entry in entries:
         for name, result in entry.tasks.items():
-            if task not in (None, name):
+            if task not in (None, name) or name in entry.inapplicable:
                 continue
             for seed in result.seeds:
                 if seed.capability is None:
@@ -118,7 +120,23 @@ def scatter(entries: Sequence[Entry], style: dict[str, Style], task: str | None 
                     f"{entry.mitigation}, {name}, seed {seed.seed}: capability {wording.fraction(seed.capability)}, "
                     f"goal fidelity {wording.fraction(seed.goal_fidelity)}"
                 )
-                marks.append(Mark(x, y, style[entry.mitigation], title))
+                marks.append(Mark(x, y, style[entry.mitigation], title, seed.unrated))
+    return Scatter(tuple(marks), undefined)
+
+
+def overview(entries: Sequence[Entry], style: dict[str, Style]) -> Scatter:
+    """Place every entry by its means over tasks and seeds."""
+    marks, undefined = [], 0
+    for entry in entries:
+        if entry.capability is not None and entry.goal_fidelity is None:
+            undefined += 1
+        elif entry.capability is not None and entry.goal_fidelity is not None:
+            x, y = position(entry.capability.mean, entry.goal_fidelity.mean)
+            title = (
+                f"{entry.mitigation}: capability {wording.fraction(entry.capability.mean)}, "
+                f"goal fidelity {wording.fidelity(entry)}"
+            )
+            marks.append(Mark(x, y, style[entry.mitigation], title, not entry.rated))
     return Scatter(tuple(marks), undefined)
 
 

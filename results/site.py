@@ -6,7 +6,7 @@ The page is one file without scripts, styles or pictures from elsewhere, so that
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def write_site(
     leaderboard: Leaderboard,
     suite: Suite,
     cases: Mapping[str, Mapping[str, Any]] | None = None,
-    records: Iterable[Record] = (),
+    records: Sequence[Record] = (),
 ) -> Path:
     """Write ``site/index.html`` into ``folder`` and return its path.
 
@@ -52,6 +52,7 @@ def write_site(
             groups=groups,
             curves=curves.curves(leaderboard) if len(leaderboard.alphas) > 1 else [],
             costs=costs(leaderboard, records),
+            plugins={record.cell.mitigation: record.plugin for record in records},
             styles=charts.styles(leaderboard),
             command=wording.command(leaderboard, suite),
             flags=_flags(leaderboard),

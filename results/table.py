@@ -12,7 +12,7 @@ from rich.text import Text
 from benchmark.record import Record
 from results import wording
 from results.costs import Cost, costs
-from results.leaderboard import MIN_SEEDS, Entry, Leaderboard
+from results.leaderboard import MIN_SEEDS, MISSING, Entry, Leaderboard
 
 _UNRATED, _BORROWS = "*", "†"
 
@@ -57,7 +57,7 @@ def _cells(entry: Entry, cost: Cost) -> list[Text]:
         wording.fidelity(entry),
         wording.fraction(entry.capability.mean if entry.capability else None),
         wording.regret(entry.regret),
-        f"{entry.misgeneralized_seeds}/{entry.seeds}",
+        wording.wrong(entry),
     ]
     return [Text(wording.rank(entry)), name, *map(Text, figures)]
 
@@ -70,20 +70,26 @@ def _mark(entry: Entry) -> str:
 
 def _notes(leaderboard: Leaderboard) -> list[str]:
     notes = [
-        "Score: 0 = a perfect proxy-seeker, 100 = a perfect goal-seeker. Wrong goal: seeds that misgeneralize.",
-        "Cost: training steps of all cells; seconds and peak memory of one. Regret: in distribution.",
+        "Rank: its 95% interval when seeds are resampled; overlapping ranks are not told apart.",
+        "Score: 0 = a perfect proxy-seeker, 100 = a perfect goal-seeker.",
+        "Wrong goal: how many misgeneralize, of the seeds that learned a task. Regret: in distribution.",
+        "Cost: training steps of all cells; seconds and peak memory of one.",
     ]
     if leaderboard.indicative:
         notes.append(f"Intervals are indicative: fewer than {MIN_SEEDS} seeds.")
     if any(_UNRATED in _mark(entry) for entry in leaderboard.entries):
-        notes.append("* unrated: too few seeds learned the training task; ranked below all others.")
+        notes.append(
+            "* unrated: too few seeds learned a training task; those that did not count with no more than score 0, and "
+            "the entry ranks below all others."
+        )
     borrowed = {entry.mitigation: entry.inapplicable for entry in leaderboard.entries if entry.inapplicable}
     notes += [
         f"† {name} does not apply to {', '.join(tasks)}, and counts there with the scores of {leaderboard.baseline}."
         for name, tasks in borrowed.items()
     ]
     notes += [
-        f"Failed: {entry.mitigation} at rate {entry.alpha:g} on {cell.task}, seed {cell.seed}: {cell.error}"
+        f"{'Missing' if cell.error == MISSING else 'Failed'}: {entry.mitigation} at rate {entry.alpha:g} on "
+        f"{cell.task}, seed {cell.seed}: {cell.error}"
         for entry in leaderboard.entries
         for cell in entry.failed
     ]

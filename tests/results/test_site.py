@@ -109,9 +109,9 @@ def test_page_has_the_case_and_how_to_reproduce(tmp_path: Path, board: Leaderboa
 
 def test_pictures_have_a_mark_for_every_seed(tmp_path: Path, board: Leaderboard) -> None:
     text, _ = page_of(tmp_path, board)
-    agents = len(story())
-    assert text.count("capability 0.") >= agents
-    assert text.count("<title>none, corner, seed 0") == 2
+    assert text.count("<title>none, corner, seed 0") == 1
+    assert text.count("<title>none: capability 0.9") == 1
+    assert text.count(" seed ") >= len(story())
     assert text.count("<desc") == 1 + 2 + 2 * 3
 
 
@@ -135,15 +135,15 @@ def test_unusual_entries_are_shown_and_marked(tmp_path: Path) -> None:
         records += [record(task, "random", seed, trained=0.2, capability=0.0) for seed in range(3)]
     text, page = page_of(tmp_path, build_leaderboard(SUITE, records))
     names = [" ".join(row[1].split()) for row in page.tables[0]["rows"]]
-    assert names[-2:] == ["random unrated", "broken incomplete"]
+    assert names[-2:] == ["random unrated: corner, fraud", "broken incomplete"]
     assert "NonFiniteError" in text
-    assert "6 agents reached neither goal" in text
+    assert text.count("Without a mark: 3 that reached neither goal") == 2  # On each task; of the means it is one.
 
 
 def test_every_rate_has_its_table(tmp_path: Path) -> None:
     suite = SUITE.model_copy(update={"alphas": (0.0, 0.1)})
     _, page = page_of(tmp_path, build_leaderboard(suite, story(alphas=(0.0, 0.1))))
-    assert [table["class"] for table in page.tables] == ["ranking"] * 2 + ["curves"] + ["task"] * 4 + ["knowledge"]
+    assert [table["class"] for table in page.tables] == ["curves"] + ["ranking"] * 2 + ["task"] * 4 + ["knowledge"]
     assert len(set(page.ids)) == len(page.ids)
 
 
@@ -193,4 +193,5 @@ def test_page_in_a_browser_on_a_phone(tmp_path: Path, browser: Any, scheme: str)
     assert page.locator("table.ranking tbody tr th").first.is_visible()
     assert page.locator("table.task tbody tr").count() == 12
     assert page.locator("svg.scatter").count() == 3
-    assert page.locator("svg.scatter").first.locator(".mark").count() == 36
+    assert page.locator("svg.scatter").first.locator(".mark").count() == 6
+    assert page.locator("svg.scatter").last.locator(".mark").count() == 18

@@ -31,6 +31,29 @@ def test_headline_without_help() -> None:
     assert headline(record(), record(mitigation="accel")).endswith("No mitigation tried here helps.")
 
 
+def test_headline_calls_only_what_is_notable_a_help_and_names_what_it_cannot_judge() -> None:
+    def beside(fidelity: float, trained: float = 0.97) -> str:
+        others = [record(mitigation="accel", fidelity=fidelity, trained=trained, seed=seed) for seed in range(3)]
+        return headline(*(record(seed=seed) for seed in range(3)), *others)
+
+    assert beside(0.10).endswith("No mitigation tried here helps.")
+    assert beside(0.30).endswith("accel helps without repairing it.")
+    assert beside(0.30, trained=0.5).endswith("Too few agents of accel learned their training task to say more of them.")
+
+
+def test_a_task_ranks_its_own_unrated_entries_last() -> None:
+    both = [record(task, "none") for task in ("corner", "fraud")]
+    untrained = [record("corner", "accel", fidelity=0.9, trained=0.2), record("fraud", "accel", fidelity=0.9)]
+    board = build_leaderboard(suite_of(both), [*both, *untrained])
+    assert [entry.mitigation for entry in wording.on_task(board.entries, "corner")] == ["none", "accel"]
+    assert [entry.mitigation for entry in wording.on_task(board.entries, "fraud")] == ["accel", "none"]
+    accel = next(entry for entry in board.entries if entry.mitigation == "accel")
+    assert (accel.rated, accel.unrated_on, wording.unrated(accel, board)) == (False, ["corner"], "unrated: corner")
+    assert wording.wrong(accel) == "0/1"
+    alone = build_leaderboard(suite_of(untrained[:1]), untrained[:1]).entries[0]
+    assert wording.wrong(alone) == "–"
+
+
 def test_headline_without_baseline_or_result() -> None:
     assert "not part of this run" in headline(record(mitigation="accel"))
     assert headline(record(status="failed")) == "The baseline has no result yet."
