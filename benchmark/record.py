@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -171,6 +172,18 @@ def canonical_json(value: Any) -> str:
 def content_sha256(value: Any) -> str:
     """Return the SHA-256 of the canonical JSON of ``value``."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def cell_id_of(cell: CellKey, config: dict[str, Any], plugin_sha256: str, device: str) -> str:
+    """Return the id of a cell: a readable name that ends in a hash of all that determines training."""
+    identity = {
+        "key": cell.model_dump(mode="json"),
+        "config": {name: value for name, value in config.items() if name != "evaluation"},
+        "plugin": plugin_sha256,
+        "device": device,
+    }
+    name = re.sub(r"[^A-Za-z0-9_.]+", "_", cell.mitigation)[:40]
+    return f"{cell.task}-{name}-a{cell.alpha:g}-s{cell.seed}-{content_sha256(identity)[:10]}"
 
 
 def _checksum(data: dict[str, Any]) -> str:

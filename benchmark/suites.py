@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
@@ -26,6 +26,11 @@ class TaskPlan(_Model):
     training: TrainingConfig
 
 
+Factored = Literal["learning_rate", "entropy_coeff", "clip_param"]
+FACTORED: tuple[str, ...] = get_args(Factored)
+"""The settings of a task's training that tuning a mitigation may multiply."""
+
+
 class MitigationPlan(_Model):
     """A mitigation with the hyperparameters that differ from its defaults, and its changes to the tasks' settings."""
 
@@ -33,7 +38,7 @@ class MitigationPlan(_Model):
     hyperparameters: dict[str, Any] = {}
     selection: Literal["defaults", "in_distribution", "validation_shift"] = "defaults"
     """On which levels the hyperparameters were chosen."""
-    factors: dict[Literal["learning_rate", "entropy_coeff", "clip_param"], PositiveFloat] = {}
+    factors: dict[Factored, PositiveFloat] = {}
     """What each task's own setting is multiplied with."""
     study: str | None = None
     """The id of the study that chose them; None for what nobody tuned."""

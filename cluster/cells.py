@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-import re
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -14,7 +13,7 @@ from typing import Any, Literal
 from benchmark.errors import RequestError, unknown_name
 from benchmark.measurement.evaluation import EVALUATION_VERSION
 from benchmark.plugins import LoadedPlugin, load_plugin
-from benchmark.record import CellKey, Commit, Plugin, content_sha256
+from benchmark.record import CellKey, Commit, Plugin, cell_id_of, content_sha256
 from benchmark.suites import MitigationPlan, Suite, TaskPlan
 from benchmark.tasks import TASKS, make_task
 from benchmark.tasks.base import Task
@@ -54,14 +53,7 @@ class Cell:
     @property
     def cell_id(self) -> str:
         """A readable name that ends in a hash of all that determines training."""
-        identity = {
-            "key": self.key.model_dump(mode="json"),
-            "config": {name: value for name, value in self.config.items() if name != "evaluation"},
-            "plugin": self.plugin.sha256,
-            "device": self.device,
-        }
-        name = re.sub(r"[^A-Za-z0-9_.]+", "_", self.key.mitigation)[:40]
-        return f"{self.key.task}-{name}-a{self.key.alpha:g}-s{self.key.seed}-{content_sha256(identity)[:10]}"
+        return cell_id_of(self.key, self.config, self.plugin.sha256, self.device)
 
     @property
     def eval_id(self) -> str:

@@ -708,16 +708,9 @@ def publish(
 ) -> None:
     """Add a run's finished records to the published ones, and rebuild the leaderboard beside them."""
     from results import publication
-    from results.leaderboard import build_leaderboard, write_leaderboard
 
     suite, records, _ = _read_records(folder.absolute())
-    target = root.absolute() / suite.id
-    paths = publication.publish(records, target, suite)
-    if not paths:
-        raise RequestError(f"{str(folder)!r} holds no finished record; run its suite first.")
-    published = publication.read_published(target, suite)
-    board = write_leaderboard(target, build_leaderboard(suite, published))
-    for path in (*paths, board):
+    for path in publication.publish(records, root.absolute() / suite.id, suite):
         out.print(f"Wrote {path}", soft_wrap=True)
 
 

@@ -504,9 +504,8 @@ def _rounded(value: float) -> float:
 def _versions(records: Iterable[Record]) -> dict[str, list[str]]:
     versions: dict[str, set[str]] = {}
     for record in records:
-        own = {
-            part: record.config[part].get("version", 1) for part in ("training", "evaluation") if part in record.config
-        }
-        for name, version in {**record.versions, **own}.items():
-            versions.setdefault(name, set()).add(str(version))
+        parts = (part for part in ("training", "evaluation") if part in record.config)
+        own = {part: str(record.config[part].get("version", 1)) for part in parts}
+        for name, version in (*record.versions.items(), *own.items()):
+            versions.setdefault(name, set()).add(version)
     return {name: sorted(versions[name]) for name in sorted(versions)}

@@ -1,7 +1,8 @@
 """Published entries: one file a mitigation with a record a line, and the leaderboard that is built from them.
 
 Their records may come from anybody, so every line is validated: against its checksum and the schema, what follows from
-its counts against them, and its budget against the suite's.
+its counts against them, and its settings and budget against the suite's. What nobody can see from a record is whether
+its counts are what came out, and whether a plugin was told no more than it declares.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from benchmark import record as records
-from benchmark.errors import CorruptFileError
+from benchmark.errors import CorruptFileError, RequestError
 from benchmark.files import write_atomically
 from benchmark.measurement import scores
 from benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
 from benchmark.record import Record, SplitResult
-from benchmark.suites import Suite
-from results.leaderboard import IN_DISTRIBUTION
+from benchmark.suites import FACTORED, Suite, TaskPlan
+from results.leaderboard import IN_DISTRIBUTION, build_leaderboard, write_leaderboard
 
 
 def is_published(folder: Path) -> bool:
@@ -30,9 +31,10 @@ def read_published(folder: Path, suite: Suite) -> list[Record]:
     """Return all published records of ``suite``, by file and in the order of their lines.
 
     Raises:
-        CorruptFileError: a line is no valid record, or a file is no text; the place is named.
+        CorruptFileError: a line is no valid record, a file is no text, or two records do not go together; the place
+            is named.
     """
-    return [record for records in _by_file(folder, suite).values() for record in records]
+    return _agreeing(record for records in _by_file(folder, suite).values() for record in records)
 
 
 def _by_file(folder: Path, suite: Suite) -> dict[Path, list[Record]]:
@@ -48,7 +50,7 @@ def _by_file(folder: Path, suite: Suite) -> dict[Path, list[Record]]:
 
 
 def _checked(record: Record, suite: Suite, place: str) -> Record:
-    """Return ``record`` if its figures follow from its counts and its training was one of the suite's."""
+    """Return ``record`` if its figures follow from its counts and its settings are the suite's."""
     plan = next((plan for plan in suite.tasks if plan.task == record.cell.task), None)
     problem = None
     if record.cell.suite != suite.id or plan is None:
@@ -57,7 +59,7 @@ def _checked(record: Record, suite: Suite, place: str) -> Record:
         problem = f"has no counts of {IN_DISTRIBUTION!r}"
     elif unlike := [name for name, one in record.splits.items() if one.ranked and _gap(one) < scores.RANKED_GAP]:
         problem = f"ranks {', '.join(unlike)}, where its references do not differ enough"
-    elif record.status == "done":
+    elif (problem := _unlike_suite(record, suite, plan)) is None and record.status == "done":
         for name, value in scores.summary(record.splits).items():
             if not _agree(getattr(record, name), value):
                 problem = f"says {name} {getattr(record, name)!r}; from its counts it is {value!r}"
@@ -70,6 +72,49 @@ def _checked(record: Record, suite: Suite, place: str) -> Record:
     return record
 
 
+def _unlike_suite(record: Record, suite: Suite, plan: TaskPlan) -> str | None:
+    """Return which setting of a record is not the suite's; None where all are."""
+    own = next((one for one in suite.mitigations if one.name == record.cell.mitigation), None)
+    config = {part: dict(record.config.get(part, {})) for part in ("task", "training", "mitigation", "evaluation")}
+    evaluation = {
+        name: getattr(suite, name) for name in ("episodes", "milestones", "milestone_episodes", "sampling", "ask_share")
+    }
+    training = plan.training.model_dump(mode="json")
+    rollout = {name: training.pop(name) for name in ("num_envs", "num_steps")}  # Others where rollouts restart.
+    for name in ("bf16", "overlap"):  # The machine decides.
+        training.pop(name)
+    if own is not None:
+        training |= {name: training[name] * factor for name, factor in own.factors.items()}
+    elif record.study is not None:  # A plugin from elsewhere may have been tuned, as the suite's own are.
+        for name in FACTORED:
+            training.pop(name)
+    expected = [
+        ("task.parameters", config["task"].get("parameters"), plan.parameters),
+        *((f"training.{name}", config["training"].get(name), value) for name, value in training.items()),
+        *((f"evaluation.{name}", config["evaluation"].get(name), value) for name, value in evaluation.items()),
+        ("sampling", record.sampling, suite.sampling),
+    ]
+    if own is not None:
+        expected += [
+            *((f"mitigation.{k}", config["mitigation"].get(k), value) for k, value in own.hyperparameters.items()),
+            ("selection", record.selection, own.selection),
+            ("study", record.study, own.study),
+        ]
+    for name, found, value in expected:
+        if records.canonical_json(found) != records.canonical_json(value):
+            return f"has {name} {found!r}; the suite has {value!r}"
+    if (record.selection == "defaults") != (record.study is None):
+        return f"says selection {record.selection!r} and study {record.study!r}, of which there are both or neither"
+    num_envs, num_steps = (config["training"].get(name) for name in rollout)
+    together = math.prod(rollout.values())
+    if not (isinstance(num_envs, int) and isinstance(num_steps, int) and num_envs * num_steps == together):
+        return f"has rollouts of {num_envs!r} × {num_steps!r} steps; the suite has {together} together"
+    if not record.fixed_rate and record.cell.alpha not in suite.alphas:
+        return f"has the rate {record.cell.alpha:g}; the suite has {', '.join(f'{one:g}' for one in suite.alphas)}"
+    named = records.cell_id_of(record.cell, record.config, record.plugin.sha256, record.device)
+    return None if record.cell_id == named else f"is called {record.cell_id!r}; by its settings it is {named!r}"
+
+
 def _gap(split: SplitResult) -> float:
     return split.aligned_reference - split.proxy_reference
 
@@ -80,10 +125,40 @@ def _agree(first: float | str | None, second: float | str | None) -> bool:
     return first == second
 
 
-def publish(found: Iterable[Record], folder: Path, suite: Suite) -> list[Path]:
-    """Add finished records to a suite's published ones, and return the files written.
+def _agreeing(found: Iterable[Record]) -> list[Record]:
+    """Return records that say of each task what the others say: its versions, and its references on each split.
 
-    A record takes the place of an earlier one of the same cell, in whichever file that lies. Others stay.
+    Raises:
+        CorruptFileError: two differ; both are named.
+    """
+    first: dict[tuple[str, str], tuple[str, Record]] = {}
+    agreeing = []
+    for record in found:
+        task, config = record.cell.task, record.config
+        says = {
+            "the task's version": str(config["task"].get("version")),
+            "the evaluation's version": str(config["evaluation"].get("version")),
+            **{
+                f"references on {name}": f"{split.aligned_reference:g} and {split.proxy_reference:g}"
+                for name, split in record.splits.items()
+            },
+        }
+        for what, value in says.items():
+            other, of = first.setdefault((task, what), (value, record))
+            if other != value:
+                raise CorruptFileError(
+                    f"The records of {of.cell_id} and {record.cell_id} differ in {what} ({other}; {value}), and cannot "
+                    "be ranked together; take the wrong one out."
+                )
+        agreeing.append(record)
+    return agreeing
+
+
+def publish(found: Iterable[Record], folder: Path, suite: Suite) -> list[Path]:
+    """Add finished records to a suite's published ones, rebuild the leaderboard, and return the files written.
+
+    A record takes the place of an earlier one of the same cell, in whichever file that lies. Others stay. Nothing is
+    written before everything is checked.
 
     Args:
         found: records of the suite; those of failed cells are left out.
@@ -91,10 +166,12 @@ def publish(found: Iterable[Record], folder: Path, suite: Suite) -> list[Path]:
         suite: whose records they are.
 
     Raises:
-        CorruptFileError: what is published already cannot be read.
+        CorruptFileError: what is published already cannot be read, or a record cannot stand beside it.
+        RequestError: there is no finished record, or it was evaluated with another salt.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     fresh = {one.cell: _checked(one, suite, f"of {one.cell_id}") for one in found if one.status == "done"}
+    if not fresh:
+        raise RequestError("There is no finished record; run the suite first.")
     files = _by_file(folder, suite)
     kept = {path: [one for one in published if one.cell not in fresh] for path, published in files.items()}
     changed = {path for path, published in files.items() if len(kept[path]) < len(published)}
@@ -102,10 +179,12 @@ def publish(found: Iterable[Record], folder: Path, suite: Suite) -> list[Path]:
         path = folder / f"{quote(record.cell.mitigation, safe='')}.jsonl"  # No two mitigations share a file.
         kept.setdefault(path, []).append(record)
         changed.add(path)
+    leaderboard = build_leaderboard(suite, _agreeing(record for path in sorted(kept) for record in kept[path]))
+    folder.mkdir(parents=True, exist_ok=True)
     for path in changed:
         if not kept[path]:
             path.unlink()
             continue
         own = sorted(kept[path], key=lambda record: tuple(record.cell.model_dump().values()))
         write_atomically(path, "".join(records.to_json(record) + "\n" for record in own))
-    return sorted(path for path in changed if kept[path])
+    return [*sorted(path for path in changed if kept[path]), write_leaderboard(folder, leaderboard)]

@@ -7,31 +7,51 @@ from typing import Any
 import pytest
 
 from benchmark import record as records
-from benchmark.errors import CorruptFileError
+from benchmark.errors import CorruptFileError, RequestError
 from benchmark.measurement import scores
 from benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
 from benchmark.record import Record
 from benchmark.suites import get_suite
-from results.leaderboard import build_leaderboard
+from results.leaderboard import build_leaderboard, read_leaderboard
 from results.publication import is_published, publish, read_published
 from tests.results.factory import SUITE, record, split
 
 
 def honest(*args: Any, **changes: Any) -> Record:
-    """Return a record of the suite's budget whose figures follow from its counts."""
+    """Return a record with the suite's settings and budget whose figures follow from its counts."""
     made = record(*args, env_steps=401_408, **changes)
+    (plan,) = (plan for plan in SUITE.tasks if plan.task == "corner")
+    names = ("episodes", "milestones", "milestone_episodes", "sampling", "ask_share")
+    config = {
+        "task": {"version": 1, "parameters": plan.parameters},
+        "training": {"version": 2, **plan.training.model_dump(mode="json")},
+        "mitigation": {},
+        "evaluation": {"version": 1, **{name: getattr(SUITE, name) for name in names}},
+    }
+    made = renamed(made.model_copy(update={"config": config}))
     return made if made.status == "failed" else made.model_copy(update=scores.summary(made.splits))
+
+
+def renamed(made: Record) -> Record:
+    """Return the record with the id that follows from its settings."""
+    cell_id = records.cell_id_of(made.cell, made.config, made.plugin.sha256, made.device)
+    return made.model_copy(update={"cell_id": cell_id})
+
+
+def with_setting(made: Record, part: str, **changes: Any) -> Record:
+    return renamed(made.model_copy(update={"config": {**made.config, part: {**made.config[part], **changes}}}))
 
 
 def test_records_come_back_as_they_were_and_later_ones_take_their_cells(tmp_path: Path) -> None:
     folder = tmp_path / "quick-v1"
     first = [honest(seed=seed, fidelity=0.2) for seed in (1, 0)]
-    assert [path.name for path in publish([*first, honest(seed=2, status="failed")], folder, SUITE)] == ["none.jsonl"]
+    written = publish([*first, honest(seed=2, status="failed")], folder, SUITE)
+    assert [path.name for path in written] == ["none.jsonl", "leaderboard.json"]
     assert is_published(folder)
     assert [one.cell.seed for one in read_published(folder, SUITE)] == [0, 1]
     publish([honest(seed=1, fidelity=0.8), honest(mitigation="fails:Fails", fidelity=0.5)], folder, SUITE)
     found = read_published(folder, SUITE)
-    assert sorted(path.name for path in folder.iterdir()) == ["fails%3AFails.jsonl", "none.jsonl"]
+    assert sorted(path.name for path in folder.glob("*.jsonl")) == ["fails%3AFails.jsonl", "none.jsonl"]
     assert {(one.cell.mitigation, one.cell.seed): one.goal_fidelity for one in found} == {
         ("fails:Fails", 0): 0.5,
         ("none", 0): 0.2,
@@ -39,10 +59,11 @@ def test_records_come_back_as_they_were_and_later_ones_take_their_cells(tmp_path
     }
     board = build_leaderboard(get_suite("quick"), found)
     assert {entry.mitigation for entry in board.entries} == {"none", "fails:Fails"}
+    assert board == read_leaderboard(folder / "leaderboard.json")
 
 
 def test_an_altered_line_is_named(tmp_path: Path) -> None:
-    (path,) = publish([honest(seed=seed) for seed in (0, 1)], tmp_path, SUITE)
+    path, _ = publish([honest(seed=seed) for seed in (0, 1)], tmp_path, SUITE)
     lines = path.read_text().splitlines()
     altered = json.loads(lines[1])
     altered["score"] = 100.0
@@ -91,11 +112,59 @@ def test_counts_that_cannot_be_are_one_line(tmp_path: Path, changes: dict[str, f
         read_published(tmp_path, SUITE)
 
 
+TUNED = {"selection": "validation_shift", "study": "quick-v1/mine/validation_shift/0"}
+
+
+@pytest.mark.parametrize(
+    ("forged", "problem"),
+    [
+        (with_setting(honest(), "task", parameters={"size": 3}), "has task.parameters {'size': 3}; the suite has"),
+        (with_setting(honest(), "training", learning_rate=0.1), "has training.learning_rate 0.1; the suite has 0.004"),
+        (with_setting(honest(), "training", num_envs=512), "has rollouts of 512 × 16 steps; the suite has 4096 toge"),
+        (with_setting(honest(), "evaluation", sampling="greedy"), "has evaluation.sampling 'greedy'; the suite has"),
+        (with_setting(honest(), "evaluation", ask_share=1.0), "has evaluation.ask_share 1.0; the suite has 0.1"),
+        (honest().model_copy(update={"cell_id": "corner-0"}), "is called 'corner-0'; by its settings it is 'corner-no"),
+        (honest(alpha=0.7), "has the rate 0.7; the suite has 0"),
+        (honest().model_copy(update=TUNED), "has selection 'validation_shift'; the suite has 'defaults'"),
+        (
+            honest(mitigation="mine:Mine", selection="validation_shift"),
+            "says selection 'validation_shift' and study No",
+        ),
+    ],
+)
+def test_settings_that_are_not_the_suite_s_are_refused(tmp_path: Path, forged: Record, problem: str) -> None:
+    with pytest.raises(CorruptFileError) as error:
+        publish([forged], tmp_path, SUITE)
+    assert problem in str(error.value)
+
+
+def test_a_plugin_may_have_been_tuned_and_a_rollout_may_restart(tmp_path: Path) -> None:
+    mine = honest(mitigation="mine:Mine").model_copy(update=TUNED)
+    tuned = with_setting(mine, "training", learning_rate=0.1, num_envs=128, num_steps=32)
+    publish([tuned], tmp_path, SUITE)
+    with pytest.raises(CorruptFileError, match=r"the suite has 0\.9"):
+        publish([with_setting(mine, "training", gamma=0.99)], tmp_path, SUITE)
+
+
 def test_what_would_be_refused_is_not_written(tmp_path: Path) -> None:
     publish([honest()], tmp_path, SUITE)
-    with pytest.raises(CorruptFileError, match=r"of corner-.* trained for"):
-        publish([honest(seed=1).model_copy(update={"env_steps": 10**9})], tmp_path, SUITE)
-    assert [one.cell.seed for one in read_published(tmp_path, SUITE)] == [0]
+    before = {path: path.read_text() for path in tmp_path.iterdir()}
+    more = honest(seed=1)
+    lower = {
+        **more.splits,
+        "in_distribution": more.splits["in_distribution"].model_copy(update={"aligned_reference": 0.5}),
+    }
+    for refused, problem in (
+        (more.model_copy(update={"env_steps": 10**9}), r"of corner-.* trained for"),
+        (honest(seed=1, salt="salt-b"), "different salts"),
+        (more.model_copy(update={"splits": lower}), "differ in references on in_distribution"),
+        (with_setting(more, "evaluation", version=2), "differ in the evaluation's version"),
+    ):
+        with pytest.raises((CorruptFileError, RequestError), match=problem):
+            publish([refused], tmp_path, SUITE)
+        assert {path: path.read_text() for path in tmp_path.iterdir()} == before
+    with pytest.raises(RequestError, match="no finished record"):
+        publish([honest(status="failed")], tmp_path, SUITE)
 
 
 def test_mitigations_of_similar_names_have_files_of_their_own(tmp_path: Path) -> None:
@@ -104,10 +173,10 @@ def test_mitigations_of_similar_names_have_files_of_their_own(tmp_path: Path) ->
 
 
 def test_a_record_replaces_the_one_in_a_file_of_another_name(tmp_path: Path) -> None:
-    (path,) = publish([honest(seed=seed, fidelity=0.2) for seed in (0, 1)], tmp_path, SUITE)
+    path, _ = publish([honest(seed=seed, fidelity=0.2) for seed in (0, 1)], tmp_path, SUITE)
     path.rename(tmp_path / "by-somebody.jsonl")
     publish([honest(seed=1, fidelity=0.8)], tmp_path, SUITE)
     found = read_published(tmp_path, SUITE)
     assert {one.cell.seed: one.goal_fidelity for one in found} == {0: 0.2, 1: 0.8}
     publish([honest(seed=0, fidelity=0.8)], tmp_path, SUITE)
-    assert [path.name for path in tmp_path.iterdir()] == ["none.jsonl"]
+    assert [path.name for path in tmp_path.glob("*.jsonl")] == ["none.jsonl"]

@@ -38,7 +38,9 @@ def test_headline_calls_only_what_is_notable_a_help_and_names_what_it_cannot_jud
 
     assert beside(0.10).endswith("No mitigation tried here helps.")
     assert beside(0.30).endswith("accel helps without repairing it.")
-    assert beside(0.30, trained=0.5).endswith("Too few agents of accel learned their training task to say more of them.")
+    assert beside(0.30, trained=0.5).endswith(
+        "Too few agents of accel learned their training task to say more of them."
+    )
 
 
 def test_a_task_ranks_its_own_unrated_entries_last() -> None:
