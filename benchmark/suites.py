@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
-from benchmark.errors import unknown_name
+from benchmark.errors import RequestError, unknown_name
 from benchmark.training.config import TrainingConfig
 
 BASELINE = "none"
@@ -70,6 +72,19 @@ class Suite(_Model):
     def id(self) -> str:
         """The public id, such as ``quick-v1``."""
         return f"{self.name}-v{self.version}"
+
+
+def read_tuned(path: Path) -> MitigationPlan:
+    """Return what a study of hyperparameters chose, from the ``tuned.json`` of ``goalposts tune``.
+
+    Raises:
+        RequestError: the file is none.
+    """
+    try:
+        return MitigationPlan.model_validate(json.loads(path.read_text(encoding="utf-8"))["plan"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = str(error).splitlines()[0]
+        raise RequestError(f"{str(path)!r} is no 'tuned.json' of 'goalposts tune': {problem}.") from error
 
 
 def _training(env_steps: int, **changes: Any) -> TrainingConfig:

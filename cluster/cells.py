@@ -98,6 +98,8 @@ class Selection:
     mitigations: tuple[str, ...] = ()
     alphas: tuple[float, ...] = ()
     seeds: int | None = None
+    tuned: tuple[MitigationPlan, ...] = ()
+    """What studies chose, in place of the suite's plans for these mitigations."""
 
 
 def _chosen_tasks(suite: Suite, names: Sequence[str]) -> list[TaskPlan]:
@@ -108,10 +110,16 @@ def _chosen_tasks(suite: Suite, names: Sequence[str]) -> list[TaskPlan]:
     return [plan for plan in suite.tasks if not names or plan.task in names]
 
 
-def _chosen_mitigations(suite: Suite, names: Sequence[str]) -> list[tuple[MitigationPlan, LoadedPlugin]]:
+def _chosen_mitigations(
+    suite: Suite, names: Sequence[str], tuned: Sequence[MitigationPlan]
+) -> list[tuple[MitigationPlan, LoadedPlugin]]:
     plans = {plan.name: plan for plan in suite.mitigations}
     chosen = [plans.get(name, MitigationPlan(name=name)) for name in dict.fromkeys(names)] or list(suite.mitigations)
-    return [(plan, load_plugin(plan.name)) for plan in chosen]
+    loaded = [(plan, load_plugin(plan.name)) for plan in chosen]
+    own = {plan.name: plan for plan in tuned}
+    for name in own.keys() - {plugin.name for _, plugin in loaded}:
+        raise RequestError(f"Tuned is {name!r}, which is not among the mitigations; add it with --mitigation.")
+    return [(own.get(plugin.name, plan), plugin) for plan, plugin in loaded]
 
 
 def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda"], salt_commitment: str) -> list[Cell]:
@@ -130,7 +138,7 @@ def cells_of(suite: Suite, selection: Selection, *, device: Literal["cpu", "cuda
     for alpha in alphas:
         if not 0.0 <= alpha <= 1.0:
             raise RequestError(f"alpha is {alpha!r}; it is a probability, so give a number in [0, 1].")
-    mitigations = _chosen_mitigations(suite, selection.mitigations)
+    mitigations = _chosen_mitigations(suite, selection.mitigations, selection.tuned)
     tasks = {plan.task: make_task(plan.task, **plan.parameters) for plan in suite.tasks}
     lacks = {
         plugin.name: {name: lack for name, task in tasks.items() if (lack := plugin.cls.inapplicable(task)) is not None}

@@ -88,6 +88,10 @@ def run(
     alpha: Annotated[
         list[float] | None, typer.Option(metavar="A", help="Disambiguation rate; may be repeated.")
     ] = None,
+    tuned: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="The tuned.json of 'goalposts tune' for a mitigation; may be repeated."),
+    ] = None,
     checkpoint_seconds: Annotated[
         float, typer.Option(metavar="S", help="Least time between two checkpoints of a cell.", min=0.0)
     ] = 5.0,
@@ -101,16 +105,19 @@ def run(
 ) -> None:
     """Train and evaluate a suite's cells, then rank the mitigations. The same command resumes."""
     from benchmark.measurement.evaluation import evaluation_salt, salt_commitment
-    from benchmark.suites import get_suite
+    from benchmark.suites import get_suite, read_tuned
     from cluster.cells import Selection, cells_of
 
     suite = get_suite(suite_name)
     most_bytes = _disk_bytes(max_disk)
     gpus = _gpus_per_cell(gpus_per_cell, local=address in (None, "local"))
     salt = evaluation_salt()
-    selection = Selection(tuple(task or ()), tuple(mitigation or ()), tuple(alpha or ()), seeds)
+    plans = tuple(read_tuned(path) for path in tuned or ())
+    selection = Selection(tuple(task or ()), tuple(mitigation or ()), tuple(alpha or ()), seeds, plans)
     cells = cells_of(suite, selection, device="cuda" if gpus > 0 else "cpu", salt_commitment=salt_commitment(salt))
     if dry_run:
+        if address not in (None, "local"):
+            raise RequestError(f"--dry-run measures this machine, not the cluster at {address!r}; leave out --address.")
         _print_plan(suite, cells, gpus)
         return
     target = folder if folder is not None else Path("runs") / suite.name

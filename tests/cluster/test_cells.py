@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from benchmark.errors import RequestError
-from benchmark.suites import get_suite
+from benchmark.suites import get_suite, read_tuned
 from benchmark.tasks import make_task
 from cluster.cells import Cell, Selection, cells_of
 from tests.cluster.helpers import tiny_cell
@@ -83,6 +84,26 @@ def test_the_cell_id_changes_with_the_plugin_file(tmp_path: Path) -> None:
 def test_a_wrong_request_says_how_to_mend_it(selection: dict[str, object], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         cells(**selection)
+
+
+def test_what_a_study_chose_takes_the_place_of_the_suite_s_plan(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN)
+    file = tmp_path / "tuned.json"
+    study = {"selection": "validation_shift", "study": "quick-v1/mine:Mine/validation_shift/0"}
+    plan = {"name": "mine:Mine", "hyperparameters": {"strength": 0.5}, "factors": {"learning_rate": 2.0}, **study}
+    file.write_text(json.dumps({"plan": plan, "trials": 12}))
+    selection = {"mitigations": ("none", f"{path}:Mine"), "tasks": ("fraud",), "seeds": 1}
+    none, usual = cells(**selection)
+    same, chosen = cells(**selection, tuned=(read_tuned(file),))
+    assert same == none
+    assert (chosen.hyperparameters, chosen.selection, chosen.study) == ({"strength": 0.5}, *study.values())
+    assert chosen.plan.training.learning_rate == 2 * usual.plan.training.learning_rate
+    with pytest.raises(RequestError, match="Tuned is 'mine:Mine', which is not among the mitigations"):
+        cells(tuned=(read_tuned(file),))
+    file.write_text("[]")
+    with pytest.raises(RequestError, match=r"is no 'tuned\.json' of 'goalposts tune'"):
+        read_tuned(file)
 
 
 def test_two_plugins_of_one_name_are_refused(tmp_path: Path) -> None:
