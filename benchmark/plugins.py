@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import inspect
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def load_plugin(reference: str) -> LoadedPlugin:
         return _load_file(reference)
     points = registered()
     if reference not in points:
-        raise unknown_name("mitigation", reference, points)
+        unknown = unknown_name("mitigation", reference, points)
+        raise RequestError(f"{unknown} A plugin is looked for among what is installed in {sys.prefix}.")
     try:
         cls = points[reference].load()
     except Exception as error:

@@ -249,10 +249,14 @@ def _read_records(folder: Path) -> tuple[Suite, list[Record], Run | None]:
     from benchmark import record
     from benchmark.suites import get_suite
     from cluster.driver import RUN_FILE, read_run
-    from results.publication import is_published, read_published
+    from results.publication import is_published, published_suite, read_published
 
     if is_published(folder) and not (folder / RUN_FILE).exists():
-        return (suite := get_suite(folder.name)), read_published(folder, suite), None
+        return (suite := get_suite(published_suite(folder))), read_published(folder, suite), None
+    if not folder.is_dir():
+        raise RequestError(f"There is no folder {str(folder)!r}; give that of a run, such as runs/quick.")
+    if within := sorted(path.name for path in folder.iterdir() if is_published(path) or (path / RUN_FILE).exists()):
+        raise RequestError(f"{str(folder)!r} holds results in {', '.join(within)}; give one of these folders.")
     run = read_run(folder)
     paths = [folder / "cells" / cell_id / "record.json" for cell_id, _ in run.cells]
     found = [record.read(path) for path in paths if path.exists()]
@@ -512,10 +516,11 @@ def new_plugin(
     from goalposts.skeleton import write_plugin
 
     path, _ = write_plugin(name, folder)
+    python = _command("python")
     out.print(f"Wrote {path}. Install it, hold it against the contract, and run its test with:", soft_wrap=True)
-    out.print(f'  pip install -e "{path}[dev]"', soft_wrap=True)
+    out.print(f'  {python} -m pip install -e "{path}[dev]"', soft_wrap=True)
     out.print(f"  {_command('goalposts')} check {name}", soft_wrap=True)
-    out.print(f"  pytest {path}", soft_wrap=True)
+    out.print(f"  {python} -m pytest {path}", soft_wrap=True)
 
 
 @app.command()
@@ -584,8 +589,8 @@ def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in header:
-        table.add_column(name, overflow="fold")
+    for i, name in enumerate(header):
+        table.add_column(name, overflow="fold", no_wrap=i == 0)
     for row in rows:
         table.add_row(*row)
     out.print(table)
@@ -659,7 +664,7 @@ def rates(
     as_json: JsonOption = False,
 ) -> None:
     """Print how often a run's agents ended aligned, with the proxy or lost, on every split of every task."""
-    from results.rates import SECTION_HEADER, markdown, sections
+    from results.rates import markdown, sections
     from results.rates import rates as rates_of
 
     rows = rates_of(_read_records(folder.absolute())[1])
@@ -670,9 +675,9 @@ def rates(
     elif not rows:
         out.print("No cell has finished yet.")
     else:
-        for title, splits in sections(rows):
+        for title, (header, *splits) in sections(rows):
             out.print(title, style="bold")
-            _print_table(SECTION_HEADER, splits)
+            _print_table(header, splits)
             out.print()
         out.print("Percent of episodes: mean and range of the seeds; of one seed, the 95% interval of its episodes.")
         out.print("References: how often the reference policies for the goal and for the proxy end aligned.")

@@ -27,6 +27,20 @@ def is_published(folder: Path) -> bool:
     return folder.is_dir() and any(folder.glob("*.jsonl"))
 
 
+def published_suite(folder: Path) -> str:
+    """Return the id of the suite whose entries a folder holds, as the first of them says.
+
+    Raises:
+        CorruptFileError: it is no record.
+    """
+    path = min(folder.glob("*.jsonl"))
+    try:
+        line = path.read_text(encoding="utf-8").partition("\n")[0]
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorruptFileError(f"The published file {str(path)!r} cannot be read: {error}.") from error
+    return records.from_json(line, f"in line 1 of {str(path)!r}").cell.suite
+
+
 def read_published(folder: Path, suite: Suite) -> list[Record]:
     """Return all published records of ``suite``, by file and in the order of their lines.
 

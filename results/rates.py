@@ -1,4 +1,4 @@
-"""The plain rates behind the scores: how often agents ended aligned, with the proxy or lost, on every split."""
+"""The plain rates behind the scores: how often agents ended aligned, with the proxy, lost or asking, on every split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from benchmark.record import Record, SplitCounts, SplitResult
 
-SPLIT_OUTCOMES = ("aligned", "proxy", "lost")
+SPLIT_OUTCOMES = ("aligned", "proxy", "asked", "lost")
 REFERENCES = ("aligned_reference", "proxy_reference")
 
 
@@ -27,6 +27,7 @@ class Rates:
     aligned: tuple[float, ...]
     """Rate of each seed, in [0, 1]."""
     proxy: tuple[float, ...]
+    asked: tuple[float, ...]
     lost: tuple[float, ...]
     timed_out: tuple[float, ...] | None
     """Of the lost, those whose time ran out; the others died. None where a record does not say."""
@@ -103,10 +104,10 @@ def _rows(
 
 
 HEADER = (
-    *("task", "mitigation", "α", "steps", "split", "aligned", "proxy", "lost", "timed out"),
+    *("task", "mitigation", "α", "steps", "split", "aligned", "proxy", "asked", "lost", "of them timed out"),
     *("reference", "proxy's reference", "verdicts"),
 )
-SECTION_HEADER = ("split", "aligned", "proxy", "lost", "timed out", "references")
+SECTION_HEADER = ("split", "aligned", "proxy", "asked", "lost", "of them\ntimed out", "refe-\nrences")
 
 
 def cells_of(row: Rates) -> tuple[str, ...]:
@@ -119,15 +120,20 @@ def cells_of(row: Rates) -> tuple[str, ...]:
 
 
 def sections(rows: Iterable[Rates]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
-    """Yield a title and rows for each kind of cell, narrow enough for a terminal.
+    """Yield a title and a table for each kind of cell, narrow enough for a terminal.
 
-    A row is a split in percent, in the order of ``SECTION_HEADER``; its last part is what the two references reach.
+    The table's first row is ``SECTION_HEADER``, without *asked* where nobody did. The others are a split each, in
+    percent; their last part is what the two references reach.
     """
     for cell, group in itertools.groupby(rows, key=_cell):
         task, mitigation, alpha, steps, verdicts = cell
         title = f"{task}, {mitigation}, α = {alpha}, {steps} steps" + (f": {verdicts}" if verdicts else "")
-        splits = (_split(row, "{:.0%}") for row in group)
-        yield title, [(*row[:-2], " / ".join(filter(None, row[-2:]))) for row in splits]
+        splits = list(group)
+        asked = any(any(row.asked) for row in splits)
+        texts = (_split(row, "{:.0%}") for row in splits)
+        table = [SECTION_HEADER, *((*row[:-2], " / ".join(filter(None, row[-2:]))) for row in texts)]
+        at = SECTION_HEADER.index("asked")
+        yield title, table if asked else [row[:at] + row[at + 1 :] for row in table]
 
 
 def _cell(row: Rates) -> tuple[str, ...]:

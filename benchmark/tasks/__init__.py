@@ -79,4 +79,19 @@ def make_task(task_id: str, **parameters: Any) -> Task[Any]:
     try:
         return cls(**parameters)
     except TypeError as error:
+        known = _parameters(cls)
+        if unknown := sorted(parameters.keys() - known):
+            raise unknown_name(f"parameter of task {task_id!r}", unknown[0], known) from error
         raise RequestError(f"Task {task_id!r} does not take {parameters!r}: {error}.") from error
+
+
+def _parameters(cls: type[Task[Any]]) -> set[str]:
+    """Return the names of a task's own parameters, those included that it passes on to its base."""
+    known: set[str] = set()
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            known |= {one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self"}
+            if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+                break
+    return known

@@ -249,14 +249,14 @@ def test_truncates_at_each_level_s_time_limit_alone(task: Task[Any], blind: bool
     limit = env.state.get("time_limit", torch.full((64,), task.time_limit)).clone()
     assert bool(((limit >= 1) & (limit <= task.time_limit)).all())
     going_on = torch.ones(64, dtype=torch.bool)
-    truncated = 0
+    lasted = 0
     for t in range(task.time_limit):
         step = env.step(policy(torch.empty(0)))
         assert torch.equal(step.truncated[going_on], (~step.terminated & (t + 1 == limit))[going_on])
         assert not bool((step.terminated & step.truncated).any())
-        truncated += int((step.truncated & going_on).sum())
+        lasted += int((going_on & (t + 1 == limit)).sum())
         going_on &= ~(step.terminated | step.truncated)
-    assert truncated > 0 or not blind
+    assert lasted > 0 or not blind
     assert not bool(going_on.any())
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmark.record import Milestone, SplitCounts
 from results.rates import HEADER, SECTION_HEADER, cells_of, markdown, rates, sections
-from tests.results.factory import record
+from tests.results.factory import record, split
 
 
 def test_rates_are_over_seeds_and_in_the_tasks_own_order() -> None:
@@ -34,7 +34,7 @@ def test_the_course_of_training_stands_before_its_end() -> None:
     assert [row.env_steps for row in rows] == [1000] * len(early) + [finished.env_steps] * len(early)
     first = dict(zip(HEADER, cells_of(rows[0]), strict=True))
     assert first["aligned"].startswith("0.100 (")
-    assert first["timed out"].startswith("0.250 (")
+    assert first["of them timed out"].startswith("0.250 (")
     assert first["verdicts"] == first["reference"] == ""
 
 
@@ -76,14 +76,17 @@ def test_markdown_and_json() -> None:
 
 def test_a_section_is_a_kind_of_cell_in_percent_and_narrow() -> None:
     records = [record(seed=seed, capability=1.0, fidelity=fidelity) for seed, fidelity in ((0, 0.2), (1, 0.4))]
-    (_, first), (title, splits) = sections(rates([*records, record(alpha=0.5)]))
+    (_, (header, *first)), (title, (_, *splits)) = sections(rates([*records, record(alpha=0.5)]))
     assert title == f"corner, none, α = 0.5, {record().env_steps:,} steps: 1 goal misgeneralization"
-    assert dict(zip(SECTION_HEADER, first[-1], strict=True)) == {
+    assert dict(zip(header, first[-1], strict=True)) == {
         "split": "shift/cheese_anywhere",
         "aligned": "30 (20–40)",
         "proxy": "70 (60–80)",
         "lost": "0 (0–0)",
-        "timed out": "",
-        "references": "100% / 0%",
+        "of them\ntimed out": "",
+        "refe-\nrences": "100% / 0%",
     }
     assert len(splits) == len(first) == 3
+    asks = record(splits={"in_distribution": split(0.5, 0.0, asked=0.2)})
+    _, (header, row) = next(sections(rates([asks])))
+    assert (header, row[header.index("asked")]) == (SECTION_HEADER, "20 (18–23)")
