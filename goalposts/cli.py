@@ -700,8 +700,13 @@ def curves(
     elif as_markdown:
         print(markdown_table(module.header(board), (module.cells_of(curve, bounds=True) for curve in found)))  # noqa: T201 (not to be wrapped)
     else:
-        _print_table(module.header(board), map(module.cells_of, found))
-        out.print("Fidelity / capability at each rate; * where too few seeds learned the training task.")
+        rates = module.header(board)[len(module.HEADER) :]
+        stacked = ([text.replace(" / ", "\n") for text in module.cells_of(curve)] for curve in found)
+        _print_table(("mitigation", "least\nα", "area\n(fid.)", "area\n(cap.)", *rates), stacked)
+        out.print(
+            "At each rate fidelity, and capability below it; * where too few seeds learned the training task. Least α: "
+            "from which on fidelity is .9 and enough seeds learned it. Areas take the rates as evenly spaced."
+        )
 
 
 @app.command()

@@ -89,7 +89,7 @@ def area(values: Sequence[float | None]) -> float | None:
     return (sum(known) - (known[0] + known[-1]) / 2) / (len(known) - 1)
 
 
-HEADER = ("mitigation", "least α with fidelity .9", "area: fidelity", "capability")
+HEADER = ("mitigation", "least α with fidelity .9", "area: fidelity", "area: capability")
 
 
 def cells_of(curve: Curve, bounds: bool = False) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def _parameters(cls: type[Task[Any]]) -> set[str]:
     known: set[str] = set()
     for base in cls.__mro__:
         if "__init__" in vars(base):
-            parameters = inspect.signature(base.__init__).parameters.values()
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
             known |= {one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self"}
             if not any(one.kind is one.VAR_KEYWORD for one in parameters):
                 break
