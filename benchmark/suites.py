@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 from benchmark.errors import RequestError, unknown_name
 from benchmark.training.config import TrainingConfig
 
+STUDIES = Path(__file__).parent / "studies"
+"""What studies of hyperparameters chose, a folder for each suite and a file for each mitigation."""
 BASELINE = "none"
 """The mitigation that all others are compared with."""
 
@@ -85,6 +87,11 @@ def read_tuned(path: Path) -> MitigationPlan:
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = str(error).splitlines()[0]
         raise RequestError(f"{str(path)!r} is no 'tuned.json' of 'goalposts tune': {problem}.") from error
+
+
+def tuned(suite: Suite) -> tuple[MitigationPlan, ...]:
+    """Return the suite's mitigations as its studies chose them."""
+    return tuple(read_tuned(STUDIES / suite.id / f"{plan.name}.json") for plan in suite.mitigations)
 
 
 def _training(env_steps: int, **changes: Any) -> TrainingConfig:
@@ -202,6 +209,14 @@ MITIGATIONS_V1 = Suite(
     seeds=3,
 )
 
+MITIGATIONS_V2 = MITIGATIONS_V1.model_copy(
+    update={
+        "version": 2,
+        "description": MITIGATIONS_V1.description.replace("every mitigation", "every mitigation as it was tuned"),
+        "mitigations": tuned(MITIGATIONS_V1),
+    }
+)
+
 GRID_V1 = Suite(
     name="grid",
     version=1,
@@ -308,6 +323,7 @@ SUITES: dict[str, Suite] = {
         SMOKE_V1,
         TASKS_V1,
         MITIGATIONS_V1,
+        MITIGATIONS_V2,
         GRID_V1,
         PROCGEN_V1,
         COINRUN_LAPTOP_V1,

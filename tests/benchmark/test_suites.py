@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
 from benchmark.errors import RequestError
 from benchmark.plugins import load_plugin
-from benchmark.suites import BASELINE, SUITES, Suite, get_suite
+from benchmark.suites import BASELINE, STUDIES, SUITES, Suite, get_suite
 from benchmark.tasks import TASKS, make_task
 
 each_suite = pytest.mark.parametrize("suite", SUITES.values(), ids=lambda suite: suite.id)
@@ -52,6 +54,18 @@ def test_quick_is_frozen() -> None:
     assert [plan.name for plan in quick.mitigations] == ["none", "domain_randomization", "accel", "goal_multi"]
     assert (quick.alphas, quick.seeds, quick.sampling) == ((0.0,), 3, "sampled")
     assert quick.episodes >= 1000
+
+
+def test_mitigations_are_tuned_with_equal_budgets() -> None:
+    before, tuned = get_suite("mitigations-v1"), get_suite("mitigations-v2")
+    files = [json.loads((STUDIES / before.id / f"{plan.name}.json").read_text()) for plan in before.mitigations]
+    assert {study["trials"] for study in files} == {12}
+    assert [plan.model_dump(mode="json") for plan in tuned.mitigations] == [study["plan"] for study in files]
+    for old, new in zip(before.mitigations, tuned.mitigations, strict=True):
+        assert (new.name, new.selection) == (old.name, "validation_shift")
+        assert new.study is not None
+        assert new.study.startswith(f"{before.id}/{new.name}/")
+    assert (tuned.tasks, tuned.alphas, tuned.seeds) == (before.tasks, before.alphas, before.seeds)
 
 
 @pytest.mark.parametrize("changes", [{"seeds": 0}, {"episodes": 999}, {"version": 0}, {"colour": "red"}])
