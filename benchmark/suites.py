@@ -316,6 +316,17 @@ COINRUN_LAPTOP_V1 = Suite(
     episodes=1000,
 )
 
+COINRUN_LAPTOP_V2 = COINRUN_LAPTOP_V1.model_copy(
+    update={
+        "version": 2,
+        "tasks": tuple(
+            plan.model_copy(update={"training": plan.training.model_copy(update={"gamma": 0.99, "network": "patches"})})
+            for plan in COINRUN_LAPTOP_V1.tasks
+        ),
+    }
+)
+"""With less haste, which makes agents die less often, and a network that costs less."""
+
 SUITES: dict[str, Suite] = {
     suite.id: suite
     for suite in (
@@ -327,6 +338,7 @@ SUITES: dict[str, Suite] = {
         GRID_V1,
         PROCGEN_V1,
         COINRUN_LAPTOP_V1,
+        COINRUN_LAPTOP_V2,
     )
 }
 """Every suite by its id; the newest version of a name is last."""

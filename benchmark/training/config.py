@@ -43,7 +43,7 @@ class TrainingConfig(BaseModel):
     """Greatest global norm of the gradient."""
     normalize_rewards: bool = False
     """Divide rewards by the running deviation of their discounted sum."""
-    network: Literal["mlp", "conv", "strided", "impala"] = "mlp"
+    network: Literal["mlp", "conv", "strided", "patches", "impala"] = "mlp"
     """The trunk."""
     width: int = Field(1, gt=0)
     """Multiple of a convolutional trunk's channels."""

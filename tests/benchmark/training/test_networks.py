@@ -71,6 +71,15 @@ def test_impala_is_the_published_trunk() -> None:
     assert channels(2) == [32] * 5 + [64] * 10
 
 
+def test_patches_are_convolutions_whose_stride_is_their_size() -> None:
+    patches = spec("patches", (3, 16, 24)).build().trunk[1]
+    images = torch.rand(4, 3, 16, 24)
+    kernel = patches.layer.weight.view(-1, 4, 4, 3).permute(0, 3, 1, 2)
+    embedded = patches(images)
+    torch.testing.assert_close(embedded, torch.conv2d(images, kernel, patches.layer.bias, stride=4))
+    assert embedded.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_bytes_are_pixels() -> None:
     module = spec("strided").build()
     pixels = torch.randint(256, (4, 2, 9, 9), dtype=torch.uint8)
