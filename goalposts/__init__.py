@@ -69,7 +69,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 ENVIRONMENTS = {
     "coinrun": "CoinRun-v1",
-    "convoy": "Convoy-v1",
+    "convoy": "Convoy-v2",
     "corner": "Corner-v1",
     "corner_full": "CornerFull-v1",
     "dish": "Dish-v1",

@@ -45,7 +45,7 @@ def test_rollouts_that_restart_are_long_enough_for_an_episode() -> None:
     assert replayed.steps_per_rollout == plain.steps_per_rollout
     assert replayed.num_envs * replayed.num_steps == plain.num_envs * plain.num_steps
     short = Selection(tasks=("corner",), mitigations=("none", "plr"), alphas=(0.0,), seeds=1)
-    small = cells_of(get_suite("mitigations"), short, device="cpu", salt_commitment="c")
+    small = cells_of(get_suite("mitigations-v1"), short, device="cpu", salt_commitment="c")
     assert len({cell.plan.training for cell in small}) == 1
 
 

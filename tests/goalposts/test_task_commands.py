@@ -167,7 +167,7 @@ def test_play_prints_frames_into_a_pipe(goalposts: Run) -> None:
         (("certify", "corner", "--set", "size=26"), "size 26; give 4 to 25"),
         (("certify", "corner", "--set", "size=big"), "size 'big'"),
         (("certify", "corner", "--set", "size"), "NAME=VALUE"),
-        (("certify", "corner", "--set", "color=1"), "does not take"),
+        (("certify", "corner", "--set", "color=1"), "Unknown parameter of task 'corner' 'color'"),
         (("certify", "keys_and_chests", "--set", "scarce=4"), "give 1 to 3"),
         (("certify", "monsters", "--set", "short=0"), "short episodes of 0"),
         (("certify", "convoy", "--set", "length=4"), "length=4; give 16 to 64"),
