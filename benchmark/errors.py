@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from pydantic import ValidationError
+
 
 class GoalpostsError(Exception):
     """Base of every error that Goalposts raises on purpose."""
@@ -32,6 +34,14 @@ class NonFiniteError(GoalpostsError):
 
 class CorruptFileError(GoalpostsError):
     """A record or checkpoint does not match its checksum or its schema."""
+
+
+def first_problem(error: Exception) -> str:
+    """Return what is wrong with data that could not be read; of a schema's many complaints, the first."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> RequestError:

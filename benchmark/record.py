@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from benchmark.errors import CorruptFileError
+from benchmark.errors import CorruptFileError, first_problem
 from benchmark.files import write_atomically
 
 SCHEMA_VERSION = 2
@@ -211,11 +211,7 @@ def from_json(text: str, source: str) -> Record:
             data = MIGRATIONS[version](data)
         return Record.model_validate(data)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
-        problem = str(error)
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise CorruptFileError(f"The record {source} cannot be read: {problem}.") from error
+        raise CorruptFileError(f"The record {source} cannot be read: {first_problem(error)}.") from error
 
 
 def write(path: Path, record: Record) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
-from benchmark.errors import RequestError, unknown_name
+from benchmark.errors import RequestError, first_problem, unknown_name
 from benchmark.training.config import TrainingConfig
 
 STUDIES = Path(__file__).parent / "studies"
@@ -85,8 +85,7 @@ def read_tuned(path: Path) -> MitigationPlan:
     try:
         return MitigationPlan.model_validate(json.loads(path.read_text(encoding="utf-8"))["plan"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = str(error).splitlines()[0]
-        raise RequestError(f"{str(path)!r} is no 'tuned.json' of 'goalposts tune': {problem}.") from error
+        raise RequestError(f"{str(path)!r} is no 'tuned.json' of 'goalposts tune': {first_problem(error)}.") from error
 
 
 def tuned(suite: Suite) -> tuple[MitigationPlan, ...]:

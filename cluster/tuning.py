@@ -23,13 +23,13 @@ from benchmark.measurement.scores import passes_gate
 from benchmark.plugins import LoadedPlugin, load_plugin
 from benchmark.randomness import stream_seed
 from benchmark.record import Record, content_sha256
-from benchmark.suites import MitigationPlan, Suite
+from benchmark.suites import Factored, MitigationPlan, Suite
 from benchmark.tasks import TASKS
 from benchmark.tasks.base import IN_DISTRIBUTION, VALIDATION_SHIFT
 from benchmark.training.config import TRAINER_VERSION
 from cluster.cells import Cell, Selection, cells_of
 
-FACTORS: dict[str, tuple[float, float]] = {
+FACTORS: dict[Factored, tuple[float, float]] = {
     "learning_rate": (0.25, 4.0),
     "entropy_coeff": (0.1, 10.0),
     "clip_param": (0.5, 2.0),

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from benchmark.errors import CorruptFileError, RequestError
+from benchmark.errors import CorruptFileError, RequestError, first_problem
 from benchmark.files import write_atomically
 from benchmark.record import CellKey, Commit, Record, SplitResult, Verdict
 from benchmark.suites import BASELINE, Suite
@@ -234,10 +234,7 @@ def read_leaderboard(path: Path) -> Leaderboard:
     try:
         return Leaderboard.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
-        problem = str(error)
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        problem = first_problem(error)
         raise CorruptFileError(f"The leaderboard {str(path)!r} cannot be read: {problem}") from error
 
 
