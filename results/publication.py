@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from benchmark import record as records
@@ -34,11 +35,17 @@ def published_suite(folder: Path) -> str:
         CorruptFileError: it is no record.
     """
     path = min(folder.glob("*.jsonl"))
+    line, place = next(iter(_lines(path)), ("", f"in {str(path)!r}"))
+    return records.from_json(line, place).cell.suite
+
+
+def _lines(path: Path) -> list[tuple[str, str]]:
+    """Return the lines of a published file, each with words for its place."""
     try:
-        line = path.read_text(encoding="utf-8").partition("\n")[0]
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"The published file {str(path)!r} cannot be read: {error}.") from error
-    return records.from_json(line, f"in line 1 of {str(path)!r}").cell.suite
+    return [(line, f"in line {i} of {str(path)!r}") for i, line in enumerate(lines, start=1)]
 
 
 def read_published(folder: Path, suite: Suite) -> list[Record]:
@@ -54,12 +61,7 @@ def read_published(folder: Path, suite: Suite) -> list[Record]:
 def _by_file(folder: Path, suite: Suite) -> dict[Path, list[Record]]:
     found: dict[Path, list[Record]] = {}
     for path in sorted(folder.glob("*.jsonl")):
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CorruptFileError(f"The published file {str(path)!r} cannot be read: {error}.") from error
-        places = [(line, f"in line {i} of {str(path)!r}") for i, line in enumerate(lines, start=1)]
-        found[path] = [_checked(records.from_json(line, place), suite, place) for line, place in places]
+        found[path] = [_checked(records.from_json(line, place), suite, place) for line, place in _lines(path)]
     return found
 
 
@@ -89,7 +91,11 @@ def _checked(record: Record, suite: Suite, place: str) -> Record:
 def _unlike_suite(record: Record, suite: Suite, plan: TaskPlan) -> str | None:
     """Return which setting of a record is not the suite's; None where all are."""
     own = next((one for one in suite.mitigations if one.name == record.cell.mitigation), None)
-    config = {part: dict(record.config.get(part, {})) for part in ("task", "training", "mitigation", "evaluation")}
+    config: dict[str, Any] = {
+        part: record.config.get(part) for part in ("task", "training", "mitigation", "evaluation")
+    }
+    if lacking := [part for part, settings in config.items() if not isinstance(settings, dict)]:
+        return f"has no settings of {', '.join(lacking)}"
     evaluation = {
         name: getattr(suite, name) for name in ("episodes", "milestones", "milestone_episodes", "sampling", "ask_share")
     }

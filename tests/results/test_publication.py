@@ -124,6 +124,7 @@ TUNED = {"selection": "validation_shift", "study": "quick-v1/mine/validation_shi
         (with_setting(honest(), "evaluation", sampling="greedy"), "has evaluation.sampling 'greedy'; the suite has"),
         (with_setting(honest(), "evaluation", ask_share=1.0), "has evaluation.ask_share 1.0; the suite has 0.1"),
         (honest().model_copy(update={"cell_id": "corner-0"}), "is called 'corner-0'; by its settings it is 'corner-no"),
+        (honest().model_copy(update={"config": {"task": 5}}), "has no settings of task, training, mitigation, evalua"),
         (honest(alpha=0.7), "has the rate 0.7; the suite has 0"),
         (honest().model_copy(update=TUNED), "has selection 'validation_shift'; the suite has 'defaults'"),
         (
