@@ -122,8 +122,14 @@ def training(task: ProcgenTask, config: TrainingConfig, device: str, iterations:
         )
     )
     together = trainer(overlap=device == "cuda")
-    both = timed(together.iterate)
-    waited = collecting if together.overlapped is None else together.overlapped.waited_seconds
+    waits = []
+
+    def iterate() -> None:
+        together.iterate()
+        waits.append(0.0 if together.overlapped is None else together.overlapped.waited_seconds)
+
+    both = timed(iterate)
+    waited = collecting if together.overlapped is None else waits[-1] - waits[0]  # The first one warms up.
     return {
         "collecting alone, steps/s": steps / collecting,
         "learning alone, steps/s": steps / learning,

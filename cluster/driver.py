@@ -183,7 +183,8 @@ def run_cells(
     jobs = {entry.cell.cell_id: Job(entry.cell, out, salt, commit, versions, checkpoint_seconds) for entry in waiting}
     with connect():
         _check_capacity(gpus_per_cell)
-        remote = ray.remote(run_cell).options(num_cpus=1, num_gpus=gpus_per_cell, max_retries=0)
+        # Not by ``options``, with which Ray would let a process that holds one GPU go on with a cell meant for another.
+        remote = ray.remote(num_cpus=1, num_gpus=gpus_per_cell, max_retries=0)(run_cell)
 
         def submit(entry: Progress) -> Any:
             entry.attempts += 1

@@ -89,6 +89,7 @@ def finished_record(cell: Cell, out: Path) -> tuple[Record | None, str | None]:
 def run_cell(job: Job) -> Outcome:
     """Run a cell to its record; every failure becomes an outcome, so that none hides another."""
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # Where a record says float32, it was.
     folder = job.cell.folder(job.out)
     notices: list[str] = []
     try:

@@ -30,22 +30,25 @@ class LevelBuffer:
         capacity: greatest number of levels.
         temperature: β > 0; the lower, the more the best-ranked levels prevail.
         staleness_coeff: ρ in [0, 1], the share of the staleness distribution in the mixture.
+        device: where its levels are.
     """
 
-    def __init__(self, capacity: int, temperature: float, staleness_coeff: float) -> None:
+    def __init__(
+        self, capacity: int, temperature: float, staleness_coeff: float, device: torch.device | str = "cpu"
+    ) -> None:
         self.capacity = capacity
         self.temperature = temperature
         self.staleness_coeff = staleness_coeff
         self.levels: Levels | None = None
-        self.scores = torch.zeros(0)
+        self.scores = torch.zeros(0, device=device)
         """``float32[size]``"""
-        self.best_returns = torch.zeros(0)
+        self.best_returns = torch.zeros(0, device=device)
         """``float32[size]``: the greatest discounted return seen on each level since it entered."""
-        self.last_played = torch.zeros(0, dtype=torch.int64)
+        self.last_played = torch.zeros(0, dtype=torch.int64, device=device)
         """``int64[size]``, on the clock of :attr:`time`."""
         self.time = 0
         """Batches played so far."""
-        self._hashes = torch.zeros(0, dtype=torch.int64)
+        self._hashes = torch.zeros(0, dtype=torch.int64, device=device)
         """``int64[size]``"""
 
     def __len__(self) -> int:
@@ -127,7 +130,7 @@ class LevelBuffer:
         free = torch.arange(len(self), min(len(self) + count, self.capacity), device=scores.device)
         num_rivals = count - len(free)
         rivals = self.probabilities().argsort(stable=True)[:num_rivals] if num_rivals else free[:0]
-        best = torch.cat([self.scores.to(scores.device)[rivals], scores]).argsort(descending=True, stable=True)[:count]
+        best = torch.cat([self.scores[rivals], scores]).argsort(descending=True, stable=True)[:count]
         stays = torch.zeros(num_rivals + count, dtype=torch.bool, device=scores.device)
         stays[best] = True
         places = torch.full((count,), -1, device=scores.device)
@@ -138,7 +141,7 @@ class LevelBuffer:
         """Make room for ``levels`` at the end."""
         self.levels = type(levels).concatenate([levels] if self.levels is None else [self.levels, levels])
         for name in (*_COLUMNS, "_hashes"):
-            column = getattr(self, name).to(levels.device)
+            column = getattr(self, name)
             setattr(self, name, torch.cat([column, column.new_zeros(len(levels))]))
 
     def _write(self, rows: Tensor, levels: Levels, hashes: Tensor, scores: Tensor, best_returns: Tensor) -> None:
@@ -158,11 +161,12 @@ class LevelBuffer:
             "time": self.time,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any], levels_type: type[Levels], device: torch.device) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], levels_type: type[Levels]) -> None:
         """Take over what :meth:`state_dict` returned."""
+        device = self.scores.device
         levels = {name: tensor.to(device, copy=True) for name, tensor in state["levels"].items()}
         self.levels = levels_type.from_tensors(levels) if levels else None
-        self._hashes = torch.zeros(0, dtype=torch.int64) if self.levels is None else self.levels.hashes()
+        self._hashes = self._hashes[:0] if self.levels is None else self.levels.hashes()
         for name in _COLUMNS:
             setattr(self, name, state[name].to(device, copy=True))
         self.time = state["time"]

@@ -56,7 +56,6 @@ class Plr(Mitigation):
             raise ValueError(f"regret is {self.regret!r}; give one of {', '.join(ESTIMATES)}")
         if self.regret == "oracle" and Knowledge.PLANNER not in self.uses:
             raise ValueError("regret 'oracle' needs 'planner' in 'uses'; take 'plr_oracle' or 'accel_oracle' instead")
-        self.buffer = LevelBuffer(self.buffer_size, self.temperature, self.staleness_coeff)
         self.phase = "new"
         """What the running iteration plays: ``new`` or ``replay``."""
         self.replayed = torch.zeros(0, dtype=torch.int64)
@@ -64,6 +63,8 @@ class Plr(Mitigation):
 
     def setup(self, context: Context) -> None:
         super().setup(context)
+        device = context.generator.device
+        self.buffer = LevelBuffer(self.buffer_size, self.temperature, self.staleness_coeff, device)
         self.buffer.check_capacity(context.num_envs)
         ready = max(int(self.fill_share * self.buffer_size), context.num_envs)
         self._ready_size = min(ready, self.buffer_size)
@@ -101,10 +102,9 @@ class Plr(Mitigation):
         return {"buffer": self.buffer.state_dict(), "phase": self.phase, "replayed": self.replayed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        device = self.context.generator.device
-        self.buffer.load_state_dict(state["buffer"], self.context.levels_type, device)
+        self.buffer.load_state_dict(state["buffer"], self.context.levels_type)
         self.phase = state["phase"]
-        self.replayed = state["replayed"].to(device)
+        self.replayed = state["replayed"].to(self.context.generator.device)
 
 
 @dataclasses.dataclass(eq=False)

@@ -54,10 +54,11 @@ class ProxyAdversary(Mitigation):
     def __post_init__(self) -> None:
         if not 0.0 <= self.replay_share <= 0.5:
             raise ValueError(f"replay_share is {self.replay_share!r}; give 0 to 0.5, as the children double it")
-        self.buffer = LevelBuffer(self.buffer_size, self.temperature, self.staleness_coeff)
 
     def setup(self, context: Context) -> None:
         super().setup(context)
+        device = context.generator.device
+        self.buffer = LevelBuffer(self.buffer_size, self.temperature, self.staleness_coeff, device)
         self.buffer.check_capacity(context.num_envs)
 
     def sample_levels(self, num_levels: int) -> Levels:
@@ -87,8 +88,7 @@ class ProxyAdversary(Mitigation):
         return {"buffer": self.buffer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        device = self.context.generator.device
-        self.buffer.load_state_dict(state["buffer"], self.context.levels_type, device)
+        self.buffer.load_state_dict(state["buffer"], self.context.levels_type)
 
 
 def _rewards(rollout: Rollout, goal: int, terminal: bool) -> Tensor:

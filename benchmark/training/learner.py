@@ -41,10 +41,14 @@ class PPOLearner(PPOTorchLearner):
         self.minibatch_metrics: list[dict[str, Tensor]] = []
 
     def _make_module(self) -> MultiRLModule:
-        """Wrap the network as it is; RLlib would build another from its specification."""
+        """Wrap the network as it is, where it is.
+
+        RLlib would build another from its specification; and it would ask Ray for the device, which starts Ray where
+        it does not run.
+        """
+        self._device = next(self.network.parameters()).device
         module = MultiRLModule()
         module.add_module(DEFAULT_MODULE_ID, self.network)
-        self._map_module_to_device(module)
         return module
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -151,8 +155,8 @@ class PPOLearner(PPOTorchLearner):
         return dict(zip(names, values.mean(dim=0).tolist(), strict=True))
 
 
-def build_learner(module: TorchRLModule, config: TrainingConfig, device: torch.device) -> PPOLearner:
-    """Return the learner of ``module`` on ``device``, ready to update."""
+def build_learner(module: TorchRLModule, config: TrainingConfig) -> PPOLearner:
+    """Return the learner of ``module``, ready to update it where it is."""
     schedule: float | list[list[float]] = config.learning_rate
     if config.anneal:
         schedule = [[0, config.learning_rate], [config.env_steps, 0.0]]
@@ -161,7 +165,6 @@ def build_learner(module: TorchRLModule, config: TrainingConfig, device: torch.d
         .framework("torch")
         .learners(
             num_learners=0,
-            num_gpus_per_learner=1 if device.type == "cuda" else 0,
             add_default_connectors_to_learner_pipeline=False,
         )
         .training(

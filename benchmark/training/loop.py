@@ -98,7 +98,7 @@ class Trainer:
             )
         )
         self.module = build_module(task, self.hooks, config, stream, self.device)
-        self.learner = build_learner(self.module, config, self.device)
+        self.learner = build_learner(self.module, config)
         if type(mitigation).overrides("extra_loss"):
             self.learner.extra_loss = self.hooks.extra_loss
         overlaps = config.overlap and can_overlap(type(mitigation))
@@ -320,7 +320,7 @@ def build_module(
         builder=build,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(*stream, "network"))
+        torch.default_generator.manual_seed(stream_seed(*stream, "network"))
         module = hooks.build_module(spec)
     module.to(device)
     hooks.check_network(module, inputs)

@@ -2,6 +2,10 @@
 
 Each rollout is played with the weights from before the update that runs meanwhile, so that the policy lags by one
 update, always. What is under way is not part of a checkpoint: it is collected again from where it began.
+
+On a GPU the rollout is played in a stream of its own, or each look at its results would wait for the whole update. It
+begins after all that was asked of the GPU before it, and is handed over when it is complete; its memory comes back when
+the learner has read the losses of its update, and so waited for it.
 """
 
 from __future__ import annotations
@@ -50,6 +54,7 @@ class OverlappedCollector:
         self.generators = generators
         self.waited_seconds = 0.0
         """Time that the learner has waited for rollouts."""
+        self._stream = torch.cuda.Stream(collector.device) if collector.device.type == "cuda" else None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="collector")
         self._coming: Future[Rollout] | None = None
         self._origin: dict[str, Any] | None = None
@@ -70,8 +75,21 @@ class OverlappedCollector:
 
     def _begin(self) -> None:
         self.actor.load_state_dict(self.module.state_dict())
+        self._submit()
+
+    def _submit(self) -> None:
         self._origin = self._now()
-        self._coming = self._thread.submit(self.collector.collect)
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self.collector.device))
+        self._coming = self._thread.submit(self._play)
+
+    def _play(self) -> Rollout:
+        if self._stream is None:
+            return self.collector.collect()
+        with torch.cuda.stream(self._stream):
+            rollout = self.collector.collect()
+            self._stream.synchronize()
+        return rollout
 
     def _now(self) -> dict[str, Any]:
         return copy.deepcopy(
@@ -97,5 +115,4 @@ class OverlappedCollector:
         self.collector.load_state_dict(state["collector"])
         self._coming, self._origin = None, None
         if state["under_way"]:
-            self._origin = self._now()
-            self._coming = self._thread.submit(self.collector.collect)
+            self._submit()

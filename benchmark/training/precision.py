@@ -6,8 +6,11 @@ import torch
 
 
 def native_bf16(device: str) -> bool:
-    """Return whether ``device`` of this machine has bfloat16 instructions; without them torch emulates it, slowly."""
+    """Return whether ``device`` of this machine has bfloat16 instructions; without them torch emulates it, slowly.
+
+    Of a cluster's GPUs a machine without any believes that they do, as all have since 2020.
+    """
     if device == "cuda":
-        return torch.cuda.is_available() and bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return not torch.cuda.is_available() or bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))

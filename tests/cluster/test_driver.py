@@ -65,6 +65,43 @@ class Breaks(Mitigation):
             marker.touch()
             Games("coinrun", 1, Look()).set(0, b"no state of a game")
 """
+NOTES_ITS_PROCESS = """
+import os
+from pathlib import Path
+from goalposts import Mitigation
+
+class Notes(Mitigation):
+    def setup(self, context):
+        super().setup(context)
+        with Path(__file__).with_name("processes").open("a") as file:
+            print(os.getpid(), file=file)
+"""
+RUNS_ON_A_GPU = """
+import logging, sys
+from contextlib import contextmanager
+from pathlib import Path
+import ray
+from benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
+from benchmark.record import Commit
+from cluster.cells import Selection, cells_of
+from cluster.driver import run_cells
+from tests.cluster.helpers import tiny_suite
+
+@contextmanager
+def connected():
+    ray.init("local", num_cpus=1, num_gpus=1, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+plugin, out, gpus = sys.argv[1:]
+selection = Selection(mitigations=(plugin,), seeds=2)
+ignored = lambda *_: None
+run_cells(
+    cells_of(tiny_suite(), selection, device="cpu", salt_commitment=salt_commitment(PUBLIC_SALT)), Path(out),
+    salt=PUBLIC_SALT, commit=Commit(id=None, clean=None), versions={}, gpus_per_cell=float(gpus), connect=connected,
+    observe=ignored, notify=print, finished=ignored, checkpoint_seconds=5.0,
+)
+"""
 
 
 def command(plugin: Path, name: str, out: Path, *more: str) -> list[str]:
@@ -196,3 +233,16 @@ def test_tuning_runs_its_trials_on_ray_and_the_same_command_finds_them_done(tmp_
     assert all((tmp_path / "out" / name).exists() for name in ("study.db", "history.png", "importance.png"))
     second = run(sys.executable, "-m", "goalposts", *arguments, str(tmp_path / "out"))
     assert (second.returncode, second.stdout, second.stderr) == (0, first.stdout, "")
+
+
+@pytest.mark.parametrize(("gpus", "processes"), [("0", 1), ("0.5", 2)])
+def test_a_process_that_held_a_gpu_serves_no_other_cell(gpus: str, processes: int, tmp_path: Path) -> None:
+    """It would stay on its first GPU, whichever it is given for the next cell; others are kept, and their imports."""
+    plugin = tmp_path / "notes.py"
+    plugin.write_text(NOTES_ITS_PROCESS)
+    arguments = (f"{plugin}:Notes", str(tmp_path / "out"), gpus)
+    finished = run(sys.executable, "-W", "ignore", "-c", RUNS_ON_A_GPU, *arguments)
+    assert finished.returncode == 0, finished.stderr
+    found = (tmp_path / "processes").read_text().split()
+    assert len(found) == 2, finished.stdout
+    assert len(set(found)) == processes

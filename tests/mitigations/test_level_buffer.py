@@ -180,7 +180,7 @@ def test_a_state_is_not_touched_by_what_is_played_later() -> None:
     buffer = filled([0.5, 0.1, 0.9], capacity=3)
     state = buffer.state_dict()
     twin = LevelBuffer(3, 0.5, 0.25)
-    twin.load_state_dict(state, ToyLevels, torch.device("cpu"))
+    twin.load_state_dict(state, ToyLevels)
     for each in (buffer, twin):
         record(each, [10, 0], [0.7, 0.0])
     assert state["levels"]["number"].tolist() == [0, 1, 2]
@@ -195,7 +195,7 @@ def test_state_survives_a_checkpoint(tmp_path: Path, generator: torch.Generator,
     loaded = checkpoint.load(tmp_path)
     assert loaded is not None
     twin = LevelBuffer(10, 0.5, 0.25)
-    twin.load_state_dict(loaded[0], ToyLevels, torch.device("cpu"))
+    twin.load_state_dict(loaded[0], ToyLevels)
     assert len(twin) == len(buffer)
     for each in (buffer, twin):
         each.record(unreserved(8), torch.arange(8.0), torch.arange(8.0))

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+import ray
 import torch
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -22,7 +23,12 @@ def learner(**changes: object) -> PPOLearner:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = ModuleSpec((5,), 3, "mlp", settings.hidden_sizes, settings.bf16, build).build()
-    return build_learner(module, settings, torch.device("cpu"))
+    return build_learner(module, settings)
+
+
+def test_building_a_learner_leaves_ray_alone() -> None:
+    learner()
+    assert not ray.is_initialized()
 
 
 def rows(count: int, seed: int = 0) -> dict[str, Tensor]:

@@ -1,0 +1,88 @@
+"""Training, checkpoints and evaluation on every device: all of it on a GPU, a part on the processor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmark.measurement.evaluation import play, prepare_cached
+from benchmark.mitigation import Mitigation
+from benchmark.plugins import load_plugin, registered
+from benchmark.randomness import generator
+from benchmark.record import canonical_json
+from benchmark.tasks import make_task
+from benchmark.tasks.base import Task
+from benchmark.training import checkpoint
+from benchmark.training.config import TrainingConfig
+from benchmark.training.loop import Trainer
+from tests.small import TENSOR_TASKS, parameters
+
+ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
+TINY = TrainingConfig(env_steps=8192, num_envs=32, num_steps=32, minibatch_size=256, hidden_sizes=(16,))
+"""Eight iterations."""
+REPLAYED = {"buffer_size": 64, "replay_probability": 0.9}
+"""Fills within one iteration, so that levels are replayed, and edited, in the next."""
+
+
+def made(task: Task[Any], mitigation: Mitigation, config: TrainingConfig, device: str) -> Trainer:
+    return Trainer(
+        task, mitigation, alpha=0.5, config=config, stream=("devices", 0), mitigation_name="subject", device=device
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "task_id"),
+    [("cpu", "corner"), *(pytest.param("cuda", task_id, marks=ON_GPU) for task_id in TENSOR_TASKS)],
+)
+@pytest.mark.parametrize("name", registered())
+def test_a_cell_trains_resumes_and_is_evaluated(name: str, device: str, task_id: str, tmp_path: Path) -> None:
+    task_parameters = parameters(task_id)
+    task = make_task(task_id, **task_parameters)
+    plugin = load_plugin(name)
+    if plugin.cls.inapplicable(task) is not None:
+        pytest.skip("does not apply")
+    changes = {key: value for key, value in REPLAYED.items() if key in plugin.hyperparameters({})}
+
+    def trainer() -> Trainer:
+        return made(task, plugin.cls(**changes), TINY, device)
+
+    trainer().train(tmp_path, checkpoint_seconds=0.0)
+    loaded = checkpoint.load(tmp_path)
+    assert loaded is not None
+    resumed = trainer()
+    resumed.load_state_dict(loaded[0])
+    resumed.iterate()
+    assert next(resumed.module.parameters()).device.type == device
+    prepared = prepare_cached(task_id, canonical_json(task_parameters), "devices", 1000, "public", TINY.gamma)
+    policy = resumed.policy("sampled", generator("evaluation", device=device))
+    results = prepared.results(play(task, prepared.levels.levels, lambda _env: policy, device=device))
+    assert {split.episodes for split in results.values()} == {1000}
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_GPU)])
+@pytest.mark.parametrize("network", ["strided", "patches", "impala"])
+def test_a_game_is_played_beside_the_update_and_goes_on_from_the_middle_of_it(
+    network: str, device: str, tmp_path: Path
+) -> None:
+    task = make_task("coinrun", mode="easy", plain=True, backgrounds=False, pixels=32)
+    changes: dict[str, Any] = {"network": network, "overlap": True, "normalize_rewards": True, "num_envs": 8}
+    config = TINY.model_copy(update=changes)
+
+    def trainer() -> Trainer:
+        return made(task, Mitigation(), config, device)
+
+    straight = trainer()
+    assert [straight.iterate()["policy_lag"] for _ in range(2)] == [0.0, 1.0]
+    checkpoint.save(tmp_path, straight.state_dict(), straight.env_steps)
+    loaded = checkpoint.load(tmp_path)
+    assert loaded is not None
+    resumed = trainer()
+    resumed.env_steps = loaded[1]
+    resumed.load_state_dict(loaded[0])
+    assert straight.iterate()["policy_lag"] == resumed.iterate()["policy_lag"] == 1.0
+    near = 0.0 if device == "cpu" else 1e-2  # A GPU adds up in no fixed order.
+    for name, weight in straight.module.state_dict().items():
+        torch.testing.assert_close(weight, resumed.module.state_dict()[name], atol=near, rtol=near)
