@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import GoalpostsError, HookError, NonFiniteError, UndeclaredKnowledgeError
-from benchmark.loading import one_line
 from benchmark.measurement.evaluation import play
 from benchmark.mitigation import Context, Knowledge
+from benchmark.plain import one_line
 from benchmark.plugins import LoadedPlugin
 from benchmark.suites import TaskPlan, get_suite
 from benchmark.tasks import TASKS, make_task
@@ -152,6 +152,8 @@ class Conformance:
     def check_hooks(self) -> None:
         """Levels are valid and goals declared; what the agent sees of an observation depends on nothing else.
 
+        Neither levels nor observation are changed: both are still played.
+
         What the other hooks return is looked at in training, wherever it is called.
         """
         trainer = self.trainer()
@@ -161,9 +163,15 @@ class Conformance:
             raise self._faulty("sample_levels", f"returned levels on {levels.device}, not on {self.device}")
         if not bool(self.task.valid(levels).all()):
             raise self._faulty("sample_levels", "returned levels that are not valid")
+        drawn = {name: tensor.clone() for name, tensor in levels.tensors().items()}
         goals = hooks.goals(levels)
+        if difference(drawn, levels.tensors()) is not None:
+            raise self._faulty("goals", "changed the levels it was given; return goals, and leave levels as they are")
         observation = self.task.make_env(count, self.device).reset(levels, goals=goals)
+        seen = observation.clone()
         whole = hooks.observe(observation, goals)
+        if not torch.equal(observation, seen):
+            raise self._faulty("observe", "changed the observation it was given; work on a copy of it")
         if not torch.equal(hooks.observe(observation, goals), whole):
             raise self._faulty("observe", "returned two inputs for one observation; draw no random numbers in it")
         half = slice(count // 2, count)
@@ -232,6 +240,11 @@ class Conformance:
         context = getattr(mitigation, "context", None)
         if not isinstance(context, Context):
             return
+        if context.refused:
+            raise UndeclaredKnowledgeError(
+                f"{self.plugin.cls.__name__} asked its context for {', '.join(sorted(set(context.refused)))}, which it "
+                "does not declare, and went on without; add it to its 'uses', or do not ask."
+            )
         levels = context.sample_levels(1)
         for knowledge, ask in ASKS.items():
             if knowledge not in uses and _hands_over(ask, context, levels):
@@ -256,6 +269,8 @@ class Conformance:
             message = f"{type(error).__name__}{place}: {message}"
         if self.plugin.cls.__name__ in message:
             return message
+        if isinstance(error, NonFiniteError) and message.startswith("extra_loss "):
+            return f"Hook 'extra_loss' of {self.plugin.cls.__name__} returned NaN or infinity: {message}"
         return f"{message.rstrip('.')}.{self._suspects(UNSEEN if isinstance(error, NonFiniteError) else HOOKS)}"
 
     def _owns(self, frame: FrameType) -> bool:

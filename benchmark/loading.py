@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from benchmark.errors import RequestError, unknown_name
+from benchmark.plain import one_line
 
 FILE_MODULE = "goalposts_plugin_"
 """How the modules of files begin; the rest comes from the path."""
@@ -86,8 +87,3 @@ def _import_file(path: Path, kind: str) -> ModuleType:
 
 def _broken(kind: str, name: str, error: Exception) -> RequestError:
     return RequestError(f"{kind} {name!r} does not import ({type(error).__name__}: {one_line(error)}); mend it.")
-
-
-def one_line(error: BaseException) -> str:
-    """Return the message of ``error`` on one line."""
-    return " ".join(str(error).split())

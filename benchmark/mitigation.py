@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import RequestError, UndeclaredKnowledgeError
+from benchmark.plain import fault_of, one_line
 from benchmark.tasks.base import Task
 from benchmark.tasks.levels import Levels
 
@@ -163,11 +164,14 @@ class Context:
         self.entropy_coeff = entropy_coeff
         self.generator = generator
         """The mitigation's private stream."""
+        self.refused: list[str] = []
+        """What the mitigation asked for and does not declare, by the name of the knowledge."""
         self.num_goals = len(task.goals)
         self.levels_type: type[Levels] = task.levels_type
 
     def _require(self, *knowledge: Knowledge) -> None:
         missing = [flag.value for flag in knowledge if flag not in self._uses]
+        self.refused += missing
         if missing:
             raise UndeclaredKnowledgeError(
                 f"The mitigation asked for what it does not declare; add {', '.join(missing)} to its 'uses'."
@@ -378,6 +382,8 @@ def check_mitigation(cls: object, source: str) -> type[Mitigation]:
     for field in ("version", "author", "licence", "paper"):
         if not isinstance(getattr(cls, field), str):
             raise RequestError(f"{source} has {field} {getattr(cls, field)!r}; make it a text.")
+        if (fault := fault_of(getattr(cls, field))) is not None:
+            raise RequestError(f"{source} has as its {field} {fault}; shorten it, or take them out.")
     if cls.fixed_alpha is not None:
         if not isinstance(cls.fixed_alpha, int | float):
             raise RequestError(f"{source} has fixed_alpha {cls.fixed_alpha!r}; give a number in [0, 1].")
@@ -388,20 +394,26 @@ def check_mitigation(cls: object, source: str) -> type[Mitigation]:
     try:
         cls()
     except Exception as error:
-        problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        problem = f"{type(error).__name__}: {one_line(error)}"
         raise RequestError(f"{source} cannot be built without arguments ({problem}); give each a default.") from error
     for name, value in cls.defaults().items():
         try:
             json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise RequestError(f"{source} has {name}={value!r} by default; use a finite JSON value.") from error
+        if (fault := fault_of(value)) is not None:
+            raise RequestError(f"{source} has by default {name} with {fault}; use a plain JSON value.")
     _check_search_space(cls, source)
     return cls
 
 
 def _check_search_space(cls: type[Mitigation], source: str) -> None:
     defaults = cls.defaults()
+    if not isinstance(cls.search_space, Mapping):
+        raise RequestError(f"{source} has search_space {cls.search_space!r}; make it a dict by hyperparameter.")
     for name, where in cls.search_space.items():
+        if not isinstance(where, Mapping):
+            raise RequestError(f"{source} searches for {name!r} in {where!r}; give a dict with 'low' and 'high'.")
         if name not in defaults:
             raise RequestError(f"{source} searches for {name!r}, which is no hyperparameter of it; take it out.")
         given, default = dict(where), defaults[name]

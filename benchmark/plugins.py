@@ -7,14 +7,16 @@ import dataclasses
 import hashlib
 import importlib.util
 import inspect
+import re
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import RequestError, unknown_name
-from benchmark.loading import FILE_MODULE, is_file, load_from_file, one_line
+from benchmark.loading import FILE_MODULE, is_file, load_from_file
 from benchmark.mitigation import Mitigation, check_mitigation
+from benchmark.plain import NAME, one_line
 
 GROUP = "goalposts.mitigations"
 
@@ -68,6 +70,7 @@ def load_plugin(reference: str) -> LoadedPlugin:
     if reference not in points:
         unknown = unknown_name("mitigation", reference, points)
         raise RequestError(f"{unknown} A plugin is looked for among what is installed in {sys.prefix}.")
+    _checked_name(reference)
     try:
         cls = points[reference].load()
     except Exception as error:
@@ -80,7 +83,17 @@ def load_plugin(reference: str) -> LoadedPlugin:
 def _load_file(reference: str) -> LoadedPlugin:
     path, found = load_from_file(reference, "Plugin")
     cls = check_mitigation(found, f"Plugin {reference!r}")
-    return LoadedPlugin(f"{path.stem}:{cls.__name__}", f"{path}:{cls.__name__}", cls, _source_sha256(cls))
+    name = _checked_name(f"{path.stem}:{cls.__name__}")
+    return LoadedPlugin(name, f"{path}:{cls.__name__}", cls, _source_sha256(cls))
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(NAME, name):
+        raise RequestError(
+            f"The mitigation's name {name!r} will not do; call it, or its file, by at most 100 letters, digits, "
+            "'_', '.', '+', '-' and spaces."
+        )
+    return name
 
 
 def _source_sha256(cls: type) -> str:

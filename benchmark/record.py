@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from benchmark.errors import CorruptFileError, first_problem
 from benchmark.files import write_atomically
+from benchmark.plain import NAME, fault_of
 
 SCHEMA_VERSION = 2
 
@@ -28,7 +29,7 @@ class CellKey(_Model):
 
     suite: str
     task: str
-    mitigation: str
+    mitigation: str = Field(pattern=NAME)
     alpha: float = Field(ge=0, le=1)
     seed: int
 
@@ -93,11 +94,11 @@ class Milestone(_Model):
 class Timing(_Model):
     """The only part of a record that may differ between equal runs."""
 
-    wall_seconds: float | None
+    wall_seconds: float | None = Field(ge=0)
     """Of the training, over all attempts, and of the last evaluation; null where it is not known."""
-    steps_per_second: float | None
+    steps_per_second: float | None = Field(ge=0)
     """Of the training."""
-    peak_memory_bytes: int
+    peak_memory_bytes: int = Field(ge=0)
     """Of the GPU's memory where it trained on one, else of the process, which may have run other cells before."""
     record_sha256: str = ""
     """SHA-256 of the record as canonical JSON with this field empty."""
@@ -205,12 +206,14 @@ def from_json(text: str, source: str) -> Record:
     """
     try:
         data = json.loads(text)
+        if (fault := fault_of(data)) is not None:
+            raise CorruptFileError(f"The record {source} cannot be read: it holds {fault}.")
         if data["timing"]["record_sha256"] != _checksum(data):
             raise CorruptFileError(f"The record {source} does not match its checksum: it was altered or damaged.")
         while (version := data["schema_version"]) in MIGRATIONS:
             data = MIGRATIONS[version](data)
         return Record.model_validate(data)
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptFileError(f"The record {source} cannot be read: {first_problem(error)}.") from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
@@ -31,8 +31,12 @@ class TaskPlan(_Model):
 
 
 Factored = Literal["learning_rate", "entropy_coeff", "clip_param"]
-FACTORED: tuple[str, ...] = get_args(Factored)
-"""The settings of a task's training that tuning a mitigation may multiply."""
+FACTORS: dict[Factored, tuple[float, float]] = {
+    "learning_rate": (0.25, 4.0),
+    "entropy_coeff": (0.1, 10.0),
+    "clip_param": (0.5, 2.0),
+}
+"""What tuning a mitigation may multiply the settings of a task's training with, least and most."""
 
 
 class MitigationPlan(_Model):

@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 
 from benchmark.errors import GoalpostsError, RequestError
 from benchmark.files import write_atomically
+from benchmark.plain import one_line
 from benchmark.record import CellKey, Commit, Record
 from cluster.cells import Cell
 from cluster.disk import DiskFullError, make_room
@@ -250,8 +251,8 @@ def _result(reference: Any, cell: Cell, out: Path) -> tuple[Outcome, Record | No
     try:
         outcome: Outcome = ray.get(reference)
     except RayError as error:
-        lines = str(error).strip().splitlines()
-        return Outcome("failed", f"The worker was lost ({type(error).__name__}: {lines[0] if lines else ''})"), None
+        first = str(error).strip().partition("\n")[0]
+        return Outcome("failed", f"The worker was lost ({type(error).__name__}: {one_line(first)})"), None
     if outcome.status != "done":
         return outcome, None
     record, _ = finished_record(cell, out)

@@ -23,18 +23,12 @@ from benchmark.measurement.scores import passes_gate
 from benchmark.plugins import LoadedPlugin, load_plugin
 from benchmark.randomness import stream_seed
 from benchmark.record import Record, content_sha256
-from benchmark.suites import Factored, MitigationPlan, Suite
+from benchmark.suites import FACTORS, MitigationPlan, Suite
 from benchmark.tasks import TASKS
 from benchmark.tasks.base import IN_DISTRIBUTION, VALIDATION_SHIFT
 from benchmark.training.config import TRAINER_VERSION
 from cluster.cells import Cell, Selection, cells_of
 
-FACTORS: dict[Factored, tuple[float, float]] = {
-    "learning_rate": (0.25, 4.0),
-    "entropy_coeff": (0.1, 10.0),
-    "clip_param": (0.5, 2.0),
-}
-"""What PPO's settings, as the suite has them for each task, are multiplied with: the same for every mitigation."""
 FACTOR = "factor_"
 """How the names of these parameters begin, so that a mitigation's own may be called as it likes."""
 OUTCOME, PRUNED, FAILED = "outcome", "PRUNED", "FAIL"
@@ -73,14 +67,15 @@ class Plan:
     @property
     def defaults(self) -> dict[str, Any]:
         """The parameters of the first trial: those of the suite, and the mitigation's defaults where it has none."""
-        defaults = {**self.plugin.cls.defaults(), **self.own}
-        return {name: 1.0 if name.startswith(FACTOR) else defaults[name] for name in self.space}
+        factors = {f"{FACTOR}{name}": self.own.factors.get(name, 1.0) for name in FACTORS}
+        defaults = {**self.plugin.cls.defaults(), **self.own.hyperparameters, **factors}
+        return {name: defaults[name] for name in self.space}
 
     @property
-    def own(self) -> dict[str, Any]:
-        """The hyperparameters that the suite gives the mitigation; a trial keeps those that are not searched for."""
+    def own(self) -> MitigationPlan:
+        """How the suite has the mitigation; a trial keeps what is not searched for."""
         plans = (one for one in self.suite.mitigations if one.name == self.plugin.reference)
-        return next((dict(one.hyperparameters) for one in plans), {})
+        return next(plans, MitigationPlan(name=self.plugin.reference))
 
     @property
     def study(self) -> str:
@@ -98,7 +93,10 @@ class Plan:
         factors = {name.removeprefix(FACTOR): value for name, value in parameters.items() if name.startswith(FACTOR)}
         own = {name: value for name, value in parameters.items() if not name.startswith(FACTOR)}
         return MitigationPlan(
-            name=self.plugin.reference, hyperparameters={**self.own, **own}, factors=factors, selection=self.selection
+            name=self.plugin.reference,
+            hyperparameters={**self.own.hyperparameters, **own},
+            factors=factors,
+            selection=self.selection,
         )
 
     def parameters(self, mitigation: MitigationPlan) -> dict[str, Any]:

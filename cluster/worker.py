@@ -26,6 +26,7 @@ from benchmark.measurement.evaluation import (
     salt_commitment,
     split_counts,
 )
+from benchmark.plain import one_line
 from benchmark.plugins import load_plugin
 from benchmark.randomness import generator
 from benchmark.record import Commit, Milestone, Record, Timing, canonical_json
@@ -99,12 +100,12 @@ def run_cell(job: Job) -> Outcome:
             try:
                 _run(job, folder, notices)
             except GoalpostsError as error:
-                write_failure(job, str(error))
-                return Outcome("failed", str(error), tuple(notices))
+                write_failure(job, one_line(error))
+                return Outcome("failed", one_line(error), tuple(notices))
     except Exception as error:
         if _disk_is_full(error):
             return Outcome("disk_full", str(error), tuple(notices))
-        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        message = f"{type(error).__name__}: {one_line(error)}"
         write_failure(job, message)
         return Outcome("failed", message, tuple(notices))
     return Outcome("done", notices=tuple(notices))

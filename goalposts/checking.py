@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -35,6 +36,8 @@ LOAD_SECONDS = 60.0
 """Longest that the import of a plugin may take, and anything that is no hook."""
 START_SECONDS = 180.0
 """Longest until the process has loaded Goalposts itself."""
+TOTAL_SECONDS = 300.0
+"""Longest that all checks may take; those of the built-in mitigations take a tenth of it."""
 IMPORT = "import"
 
 
@@ -56,6 +59,8 @@ class Report:
     mitigation: str
     version: str = ""
     uses: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()
+    """Those that it overrides; the others do nothing."""
     findings: list[Finding] = dataclasses.field(default_factory=list)
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
     """Tasks that the mitigation does not apply to, with the reason."""
@@ -89,6 +94,8 @@ def check(reference: str, tasks: Sequence[str] = (), hook_seconds: float = HOOK_
     with _process(reference, tasks) as (process, descriptor):
         for line in _lines(descriptor, watch):
             watch.take(json.loads(line))
+            if watch.done:
+                break
         if watch.report.ended is None and not watch.done:
             watch.report.ended = watch.lost(process.wait())
     watch.report.wall_seconds = round(time.monotonic() - started, 1)
@@ -107,8 +114,10 @@ class Watch:
         """The check that runs, its task and its device."""
         self._inside: list[tuple[str, float]] = []
         """The hooks that were entered and not left, the outermost first, and when."""
-        self._heard = time.monotonic()
+        self._begun = self._heard = time.monotonic()
         self._started = False
+        self._spent: defaultdict[str, float] = defaultdict(float)
+        """Seconds in each hook."""
 
     def take(self, message: dict[str, Any]) -> None:
         """Take in a message.
@@ -122,12 +131,13 @@ class Watch:
         if "enter" in message:
             self._inside.append((message["enter"], self._heard))
         elif "leave" in message:
-            self._inside.pop()
+            hook, since = self._inside.pop()
+            self._spent[hook] += self._heard - since
         elif "plugin" in message:
             plugin = message["plugin"]
             self._class = plugin["class"]
             self.report.mitigation, self.report.version = plugin["name"], plugin["version"]
-            self.report.uses = tuple(plugin["uses"])
+            self.report.uses, self.report.hooks = tuple(plugin["uses"]), tuple(plugin["hooks"])
         elif "skipped" in message:
             self.report.skipped[message["skipped"]] = message["reason"]
         elif "check" in message:
@@ -145,12 +155,18 @@ class Watch:
         else:
             hook, since = self._inside[0]
             limit = LOAD_SECONDS if hook == IMPORT else self.hook_seconds
-        return since + limit - time.monotonic()
+        return min(since + limit, self._begun + TOTAL_SECONDS) - time.monotonic()
 
     def stuck(self) -> str:
         """Return the line on a process that did not come on; it is a finding of the check that ran."""
         if not self._started:
             return f"Goalposts did not start within {START_SECONDS:g} s; try again on a machine with less to do."
+        if self._spent and time.monotonic() - self._begun >= TOTAL_SECONDS:
+            hook, seconds = max(self._spent.items(), key=lambda item: item[1])
+            return self._found(
+                f"The checks of {self._class} took more than {TOTAL_SECONDS:g} s, of which {seconds:.0f} in its hook "
+                f"{hook!r}; make it faster, or name fewer tasks with --task."
+            )
         if not self._inside:
             return self._found(
                 f"Outside of its hooks {self._class} did not come on within {LOAD_SECONDS:g} s; is it its network?"
@@ -221,6 +237,7 @@ def print_report(out: Console, report: Report) -> None:
     tasks = list(dict.fromkeys(finding.task for finding in report.findings))
     devices = list(dict.fromkeys(finding.device for finding in report.findings))
     told = ", ".join(report.uses) or "nothing"
+    hooks = f"It overrides {', '.join(report.hooks)}." if report.hooks else "It overrides no hook: it is the baseline."
     out.print(
         f"{report.mitigation}, version {report.version}, told {told}: "
         f"{'conforms' if report.conforms else 'does NOT conform'} ({len(tasks)} tasks on {' and '.join(devices)}, "
@@ -228,6 +245,7 @@ def print_report(out: Console, report: Report) -> None:
         style="bold",
         soft_wrap=True,
     )
+    out.print(hooks, soft_wrap=True)
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, text in CHECKS.items():
         found = [finding for finding in report.findings if finding.check == name]

@@ -26,7 +26,8 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from benchmark.errors import CorruptFileError, GoalpostsError, RequestError
-from benchmark.loading import is_file, one_line
+from benchmark.loading import is_file
+from benchmark.plain import one_line
 
 if TYPE_CHECKING:
     from benchmark.record import Record
@@ -293,11 +294,11 @@ def _print_next_steps(suite: Suite, folder: Path) -> None:
 
 
 def _command(name: str) -> str:
-    """Return how to call an installed command: by its name where it is on the path, else by its place."""
+    """Return how to call a command of this environment: by its name where that finds it, else by its place."""
     import shutil
 
     beside = Path(sys.executable).parent / name
-    if shutil.which(name) is not None or not beside.exists():
+    if not beside.exists() or shutil.which(name) == str(beside):
         return name
     try:
         return shlex.quote(str(beside.relative_to(Path.cwd())))

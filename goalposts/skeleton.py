@@ -57,9 +57,9 @@ def write_plugin(name: str, folder: Path) -> tuple[Path, str]:
 
 def _class_name(name: str) -> str:
     cls = "".join(part.capitalize() for part in name.split("_"))
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name) or keyword.iskeyword(cls):
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name) or keyword.iskeyword(cls):
         raise RequestError(
-            f"The name {name!r} will not do; give lower case letters, digits and underscores: forest_fire."
+            f"The name {name!r} will not do; give lower case letters and digits, with underscores between: forest_fire."
         )
     return cls
 

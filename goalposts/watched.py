@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmark.conformance import FEW_ITERATIONS, ITERATIONS, Conformance, default_tasks, small_plan
+from benchmark.conformance import FEW_ITERATIONS, HOOKS, ITERATIONS, Conformance, default_tasks, small_plan
 from benchmark.errors import RequestError, UndeclaredKnowledgeError
 from benchmark.mitigation import Mitigation
 from benchmark.plugins import load_plugin
@@ -61,6 +61,7 @@ def check_plugin(reference: str, tasks: Sequence[str], tell: Tell) -> None:
             "class": cls.__name__,
             "version": cls.version,
             "uses": sorted(flag.value for flag in cls.uses),
+            "hooks": [hook for hook in ("setup", *HOOKS) if cls.overrides(hook)],
         }
     )
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)

@@ -30,7 +30,7 @@ class Curve:
     """Area under the fidelity, in [0, 1]; None where a rate has none."""
     capability_area: float | None
     least_alpha: float | None
-    """The least rate from which on the fidelity of rated entries is at least ``FAITHFUL``; None if there is none."""
+    """The least rate from which on the fidelity of rated, complete entries is at least ``FAITHFUL``, or None."""
 
     def json(self) -> dict[str, Any]:
         """Return the curve as JSON values."""
@@ -55,7 +55,7 @@ def _curve(mitigation: str, alphas: Sequence[float], entries: Sequence[Entry | N
     capability = tuple(entry.capability if entry else None for entry in entries)
     least = None
     for entry, value in zip(reversed(entries), reversed(means(fidelity)), strict=True):
-        if entry is None or value is None or value < FAITHFUL or not entry.rated:
+        if entry is None or value is None or value < FAITHFUL or not (entry.rated and entry.complete):
             break
         least = entry.alpha
     return Curve(

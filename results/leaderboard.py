@@ -241,11 +241,10 @@ def read_leaderboard(path: Path) -> Leaderboard:
 def _default_cells(suite: Suite, records: Iterable[Record]) -> list[CellKey]:
     found = sorted({record.cell for record in records}, key=lambda cell: tuple(cell.model_dump().values()))
     tasks = sorted({cell.task for cell in found})
-    seeds = range(suite.seeds)
-    trained = dict.fromkeys((cell.suite, cell.mitigation, cell.alpha) for cell in found)
+    trained = {(cell.suite, cell.mitigation, cell.alpha): cell for cell in found}
     return [
-        CellKey(suite=suite, task=task, mitigation=mitigation, alpha=alpha, seed=seed)
-        for (suite, mitigation, alpha), task, seed in itertools.product(trained, tasks, seeds)
+        cell.model_copy(update={"task": task, "seed": seed})
+        for cell, task, seed in itertools.product(trained.values(), tasks, range(suite.seeds))
     ]
 
 

@@ -17,10 +17,11 @@ from benchmark import record as records
 from benchmark.errors import CorruptFileError, RequestError
 from benchmark.files import write_atomically
 from benchmark.measurement import scores
-from benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
-from benchmark.record import Record, SplitResult
-from benchmark.suites import FACTORED, Suite, TaskPlan
-from results.leaderboard import IN_DISTRIBUTION, build_leaderboard, write_leaderboard
+from benchmark.measurement.evaluation import PUBLIC_SALT, fault_of_splits, salt_commitment
+from benchmark.plain import one_line
+from benchmark.record import CellKey, Record
+from benchmark.suites import FACTORS, Factored, Suite, TaskPlan
+from results.leaderboard import build_leaderboard, write_leaderboard
 
 
 def is_published(folder: Path) -> bool:
@@ -71,16 +72,17 @@ def _checked(record: Record, suite: Suite, place: str) -> Record:
     problem = None
     if record.cell.suite != suite.id or plan is None:
         problem = f"is of the suite {record.cell.suite!r} and the task {record.cell.task!r}, not of {suite.id!r}"
-    elif record.status == "done" and IN_DISTRIBUTION not in record.splits:
-        problem = f"has no counts of {IN_DISTRIBUTION!r}"
-    elif unlike := [name for name, one in record.splits.items() if one.ranked and _gap(one) < scores.RANKED_GAP]:
-        problem = f"ranks {', '.join(unlike)}, where its references do not differ enough"
     elif (problem := _unlike_suite(record, suite, plan)) is None and record.status == "done":
-        for name, value in scores.summary(record.splits).items():
+        problem = fault_of_splits(plan.task, plan.parameters, suite.episodes, record.splits)
+        for name, value in scores.summary(record.splits).items() if problem is None else ():
             if not _agree(getattr(record, name), value):
                 problem = f"says {name} {getattr(record, name)!r}; from its counts it is {value!r}"
-        if record.env_steps >= plan.training.most_env_steps:
+        if not plan.training.env_steps <= record.env_steps < plan.training.most_env_steps:
             problem = f"trained for {record.env_steps:,} steps; the suite's budget is {plan.training.env_steps:,}"
+        if record.cell.task in record.inapplicable:
+            problem = f"says that its mitigation does not apply to {record.cell.task!r}, on which it was trained"
+        if record.fixed_rate and "level_generator" not in record.knowledge:
+            problem = "has a rate of its own, and was not told 'level_generator'"
         if record.trust == "reproduced" and record.salt_commitment == salt_commitment(PUBLIC_SALT):
             problem = "says it was reproduced, which takes a secret salt, and was evaluated with the public one"
     if problem is not None:
@@ -106,7 +108,12 @@ def _unlike_suite(record: Record, suite: Suite, plan: TaskPlan) -> str | None:
     if own is not None:
         training |= {name: training[name] * factor for name, factor in own.factors.items()}
     elif record.study is not None:  # A plugin from elsewhere may have been tuned, as the suite's own are.
-        for name in FACTORED:
+        for name, (least, most) in FACTORS.items():
+            factor = _factor(record, plan, name)
+            if factor is None or not least <= factor <= most:
+                return (
+                    f"has training.{name} {config['training'].get(name)!r}, beyond what tuning may make of the suite's"
+                )
             training.pop(name)
     expected = [
         ("task.parameters", config["task"].get("parameters"), plan.parameters),
@@ -135,8 +142,10 @@ def _unlike_suite(record: Record, suite: Suite, plan: TaskPlan) -> str | None:
     return None if record.cell_id == named else f"is called {record.cell_id!r}; by its settings it is {named!r}"
 
 
-def _gap(split: SplitResult) -> float:
-    return split.aligned_reference - split.proxy_reference
+def _factor(record: Record, plan: TaskPlan, name: Factored) -> float | None:
+    """Return what a record's setting is as a multiple of the suite's; None if it is no number."""
+    value = record.config["training"].get(name)
+    return round(value / getattr(plan.training, name), 9) if isinstance(value, int | float) else None
 
 
 def _agree(first: float | str | None, second: float | str | None) -> bool:
@@ -146,32 +155,47 @@ def _agree(first: float | str | None, second: float | str | None) -> bool:
 
 
 def _agreeing(found: Iterable[Record]) -> list[Record]:
-    """Return records that say of each task what the others say: its versions, and its references on each split.
+    """Return records of different cells that say of each task and each mitigation what the others say.
 
     Raises:
-        CorruptFileError: two differ; both are named.
+        CorruptFileError: two do not; both are named.
     """
     first: dict[tuple[str, str], tuple[str, Record]] = {}
-    agreeing = []
+    agreeing: dict[CellKey, Record] = {}
     for record in found:
-        task, config = record.cell.task, record.config
-        says = {
-            "the task's version": str(config["task"].get("version")),
-            "the evaluation's version": str(config["evaluation"].get("version")),
-            **{
-                f"references on {name}": f"{split.aligned_reference:g} and {split.proxy_reference:g}"
-                for name, split in record.splits.items()
-            },
-        }
-        for what, value in says.items():
-            other, of = first.setdefault((task, what), (value, record))
-            if other != value:
-                raise CorruptFileError(
-                    f"The records of {of.cell_id} and {record.cell_id} differ in {what} ({other}; {value}), and cannot "
-                    "be ranked together; take the wrong one out."
-                )
-        agreeing.append(record)
-    return agreeing
+        if (other := agreeing.setdefault(record.cell, record)) is not record:
+            raise CorruptFileError(f"There are two records of {other.cell_id} ({record.cell_id}); take one out.")
+        for about, said in ((record.cell.task, _of_task(record)), (record.cell.mitigation, _of_mitigation(record))):
+            for what, value in said.items():
+                before, of = first.setdefault((about, what), (value, record))
+                if before != value:
+                    raise CorruptFileError(
+                        f"The records of {of.cell_id} and {record.cell_id} differ in {what} ({one_line(before)}; "
+                        f"{one_line(value)}), and cannot be ranked together; take the wrong one out."
+                    )
+    return list(agreeing.values())
+
+
+def _of_task(record: Record) -> dict[str, str]:
+    """Return what all records of a task agree on."""
+    return {
+        "the task's version": str(record.config["task"].get("version")),
+        "the evaluation's version": str(record.config["evaluation"].get("version")),
+        **{
+            f"references on {name}": f"{split.aligned_reference:g} and {split.proxy_reference:g}"
+            for name, split in record.splits.items()
+        },
+    }
+
+
+def _of_mitigation(record: Record) -> dict[str, str]:
+    """Return what all records of a mitigation agree on, whatever the task, the rate and the seed."""
+    names = ("plugin", "knowledge", "selection", "study", "fixed_rate", "inapplicable")
+    said = record.model_dump(mode="json", include=set(names))
+    return {
+        **{name: records.canonical_json(said[name]) for name in names},
+        "hyperparameters": records.canonical_json(record.config["mitigation"]),
+    }
 
 
 def publish(found: Iterable[Record], folder: Path, suite: Suite) -> list[Path]:

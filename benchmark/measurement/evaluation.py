@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +210,28 @@ def _counts(episodes: Episodes, where: Tensor) -> dict[str, int]:
     return {**dict(zip(OUTCOMES, counts, strict=True)), "timed_out": timed_out}
 
 
+def is_ranked(task: Task[Any], split: str, aligned: int, proxy: int, episodes: int) -> bool:
+    """Return whether a split counts for the score: a shift on which the references' aligned counts lie far apart."""
+    shifts = (*task.shifts, VALIDATION_SHIFT)
+    return task.ranks and split in shifts and rate_difference_low(aligned, proxy, episodes) >= RANKED_GAP
+
+
+def fault_of_splits(
+    task_id: str, parameters: Mapping[str, Any], episodes: int, splits: Mapping[str, SplitResult]
+) -> str | None:
+    """Return why a suite's evaluation cannot have come to ``splits``, which may be a stranger's; None if it can."""
+    task = make_task(task_id, **parameters)
+    if set(splits) != set(task.splits):
+        return f"has the splits {', '.join(sorted(splits))}; the task has {', '.join(sorted(task.splits))}"
+    for name, one in splits.items():
+        if one.episodes != episodes:
+            return f"has {one.episodes:,} episodes of {name}; the suite has {episodes:,}"
+        aligned, proxy = (round(rate * episodes) for rate in (one.aligned_reference, one.proxy_reference))
+        if one.ranked != is_ranked(task, name, aligned, proxy, episodes):
+            return f"{'ranks' if one.ranked else 'does not rank'} {name}, against what its references say"
+    return None
+
+
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """An evaluation set with all that can be known without an agent."""
@@ -233,12 +255,11 @@ class Prepared:
         for name, counts in split_counts(self.levels, episodes).items():
             total = counts.episodes
             aligned, proxy = self.references[name]
-            gap = rate_difference_low(aligned, proxy, total)
             results[name] = SplitResult(
                 **counts.model_dump(),
                 aligned_reference=aligned / total,
                 proxy_reference=proxy / total,
-                ranked=self.task.ranks and name in (*self.task.shifts, VALIDATION_SHIFT) and gap >= RANKED_GAP,
+                ranked=is_ranked(self.task, name, aligned, proxy, total),
             )
         return results
 

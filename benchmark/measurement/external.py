@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import RequestError
-from benchmark.loading import one_line
 from benchmark.measurement.evaluation import Policy
+from benchmark.plain import one_line
 from benchmark.tasks.base import Task
 from benchmark.tasks.gymnasium_env import observation_array
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmark.errors import GoalpostsError, HookError
 from benchmark.mitigation import Context, Knowledge, Mitigation, ModuleSpec, Rollout, known_goals
+from benchmark.plain import one_line
 from benchmark.tasks.base import Task
 from benchmark.tasks.levels import Levels
 
@@ -69,6 +70,7 @@ class Hooks:
             raise self._fail(hook, f"goals {sorted(set(goals.flatten().tolist()))}, some of which it does not declare")
 
     def setup(self, context: Context) -> None:
+        self.mitigation.context = context  # Also where an overridden ``setup`` forgets its parent's.
         self._call("setup", context)
 
     def sample_levels(self, num_levels: int) -> Levels:
@@ -219,7 +221,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _problem(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _kind(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from benchmark.conformance import (
     difference,
     small_plan,
 )
+from benchmark.errors import UndeclaredKnowledgeError
 from benchmark.mitigation import Knowledge, Mitigation, ModuleSpec, Rollout
 from benchmark.plugins import LoadedPlugin, load_plugin, registered
 from goalposts.watched import check_plugin
@@ -130,6 +132,11 @@ def helps_itself(self: Mitigation, context: Any) -> None:
     context._uses = frozenset({Knowledge.PLANNER})
 
 
+def asks_in_vain(self: Mitigation, rollout: Rollout) -> None:
+    with contextlib.suppress(UndeclaredKnowledgeError):
+        assert self.context.proxy_goals
+
+
 def act_by_training(self: Mitigation, outputs: Any, generator: Any) -> Any:
     return torch.full((len(outputs["vf_preds"]),), int(hasattr(self, "trained"))), None
 
@@ -144,6 +151,16 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
         {"observe": lambda self, seen, told: seen + torch.rand(1)},
         "hooks",
         "Hook 'observe' of Faulty returned two inputs for one observation",
+    ),
+    "observation_changed": (
+        {"observe": lambda self, seen, told: seen.mul_(0.5)},
+        "hooks",
+        "Hook 'observe' of Faulty changed the observation it was given",
+    ),
+    "levels_changed": (
+        {"goals": lambda self, levels: next(iter(levels.tensors().values())).fill_(0)[:, 0, 0].long()},
+        "hooks",
+        "Hook 'goals' of Faulty changed the levels it was given",
     ),
     "observe_mixes_rows": (
         {"observe": lambda self, seen, told: seen - seen.mean(dim=0)},
@@ -168,7 +185,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "loss_is_nan": (
         {"extra_loss": lambda self, batch, outputs: outputs["vf_preds"].sum() * torch.nan},
         "training",
-        "extra_loss is nan at environment step 512. It overrides extra_loss.",
+        "Hook 'extra_loss' of Faulty returned NaN or infinity: extra_loss is nan at environment step 512.",
     ),
     "nan_put_in_place": (
         {"after_rollout": lambda self, rollout: rollout.value_targets.fill_(torch.nan)},
@@ -221,6 +238,11 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "hooks",
         "Hook 'sample_levels' of Faulty failed: The mitigation asked for what it does not declare; add level_generator",
     ),
+    "asks_in_vain": (
+        {"after_rollout": asks_in_vain},
+        "knowledge",
+        "Faulty asked its context for proxy_goals, which it does not declare, and went on without",
+    ),
     "declares_later": ({"setup": widens}, "knowledge", "Faulty changed its 'uses' while it ran"),
     "helps_itself": ({"setup": helps_itself}, "knowledge", "The context of Faulty hands over planner"),
 }
@@ -233,6 +255,10 @@ def test_a_fault_is_found_and_named_in_one_line(members: dict[str, Any], check: 
     assert found[0] == check
     assert line in found[1]
     assert "\n" not in found[1]
+
+
+def test_a_setup_that_forgets_its_parent_s_has_the_context_all_the_same() -> None:
+    assert failed(plugin(setup=lambda self, context: None)) is None
 
 
 def test_what_is_kept_in_the_state_conforms() -> None:

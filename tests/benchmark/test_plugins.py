@@ -177,6 +177,10 @@ def test_the_sha256_covers_a_base_class_from_elsewhere(tmp_path: Path, monkeypat
         ("def __init__(self, rate=float('inf')): pass", "rate=inf by default"),
         ("def __init__(self, function=print): pass", "use a finite JSON value"),
         ("search_space = {'rate': {'low': 0, 'high': 1}}", "searches for 'rate', which is no hyperparameter"),
+        ("author = 'Eve\\x1b[2J'", "has as its author a text with characters that cannot be shown"),
+        ("def __init__(self, name='x' * 2000): pass", "has by default name with a text of 2,000 characters"),
+        ("search_space = [1]", "search_space [1]; make it a dict"),
+        ("search_space = {'rate': 3}\n    def __init__(self, rate=0.5): pass", "searches for 'rate' in 3; give a dict"),
         *(
             (f"search_space = {{'rate': {where}}}\n    def __init__(self, rate=0.5): pass", "its default being 0.5")
             for where in (
@@ -196,4 +200,10 @@ def test_the_sha256_covers_a_base_class_from_elsewhere(tmp_path: Path, monkeypat
 def test_an_impossible_declaration_is_refused(tmp_path: Path, body: str, message: str) -> None:
     path = plugin(tmp_path, f"from goalposts import Mitigation\n\nclass Mine(Mitigation):\n    {body}\n")
     with pytest.raises(RequestError, match=re.escape(message)):
+        load_plugin(f"{path}:Mine")
+
+
+def test_a_name_that_no_record_can_have_is_refused(tmp_path: Path) -> None:
+    path = plugin(tmp_path, "from goalposts import Mitigation\n\nclass Mine(Mitigation): pass\n", "my|own.py")
+    with pytest.raises(RequestError, match=r"name 'my\|own:Mine' will not do"):
         load_plugin(f"{path}:Mine")

@@ -12,7 +12,7 @@ from benchmark.errors import RequestError
 from benchmark.measurement.evaluation import PUBLIC_SALT, evaluation_set, salt_commitment, tuning_set
 from benchmark.plugins import load_plugin, registered
 from benchmark.record import Record, read
-from benchmark.suites import MitigationPlan, Suite, TaskPlan, get_suite
+from benchmark.suites import Factored, MitigationPlan, Suite, TaskPlan, get_suite
 from benchmark.tasks import make_task
 from benchmark.tasks.base import Task
 from cluster import tuning
@@ -137,9 +137,11 @@ def test_parameters_reach_the_cells_and_come_back_in_the_suite_s_form(searches: 
 
 
 def test_what_the_suite_gives_a_mitigation_is_kept(searches: str) -> None:
-    given = MitigationPlan(name=searches, hyperparameters={"size": 2, "other": 7})
+    factors: dict[Factored, float] = {"learning_rate": 2.0}
+    given = MitigationPlan(name=searches, hyperparameters={"size": 2, "other": 7}, factors=factors)
     plan = plan_of(searches, suite=two_tasks().model_copy(update={"mitigations": (given,)}))
     assert plan.defaults["size"] == 2
+    assert plan.defaults["factor_learning_rate"] == 2.0
     chosen = {**plan.defaults, "size": 6}
     cell = plan.steps(chosen)[0][0]
     assert cell.hyperparameters == {"size": 6, "rate": 1.0, "kind": "a", "other": 7}

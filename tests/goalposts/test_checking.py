@@ -92,7 +92,7 @@ def test_every_check_has_its_description() -> None:
 
 def watch(hook_seconds: float = 10.0) -> Watch:
     subject = Watch(Report("mine.py:Mine"), hook_seconds)
-    subject.take({"plugin": {"name": "mine:Mine", "class": "Mine", "version": "1", "uses": []}})
+    subject.take({"plugin": {"name": "mine:Mine", "class": "Mine", "version": "1", "uses": [], "hooks": []}})
     subject.take({"check": "training", "task": "fraud", "device": "cpu"})
     return subject
 
@@ -134,6 +134,19 @@ def test_what_hangs_outside_of_hooks_is_found_too(monkeypatch: pytest.MonkeyPatc
     assert subject.seconds_left() == checking.LOAD_SECONDS
     assert "Outside of its hooks Mine did not come on" in subject.stuck()
     assert subject.lost(-9) == "The process ended (signal SIGKILL) outside of the hooks of Mine."
+
+
+def test_the_hook_that_took_the_time_is_named_when_all_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(checking.time, "monotonic", lambda: now)
+    subject = watch()
+    while subject.seconds_left() > 0.0:
+        for hook, seconds in (("observe", 0.5), ("after_rollout", 4.5)):
+            subject.take({"enter": hook})
+            now += seconds
+            subject.take({"leave": hook})
+    assert now == checking.TOTAL_SECONDS
+    assert "took more than 300 s, of which 270 in its hook 'after_rollout'" in subject.stuck()
 
 
 def test_an_import_that_does_not_return_is_named() -> None:

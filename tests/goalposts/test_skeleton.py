@@ -66,7 +66,8 @@ def test_the_guide_leads_from_the_skeleton_to_a_certificate(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("write", [write_task, write_plugin])
 @pytest.mark.parametrize(
-    "name", ["class", "true", "none", "", "Forest", "forest-fire", "1st", "../forest", "forest fire"]
+    "name",
+    ["class", "true", "none", "", "Forest", "forest-fire", "1st", "../forest", "forest fire", "forest__fire", "fire_"],
 )
 def test_a_name_must_be_one_of_a_module(write: Write, name: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=re.escape(repr(name))):

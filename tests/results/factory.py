@@ -83,7 +83,9 @@ def record(
     done = status == "done"
     shift = SHIFTS.get(task, "shift/moved")
     fields: dict[str, Any] = {
-        "cell": CellKey(suite=suite, task=task, mitigation=mitigation, alpha=alpha, seed=seed),
+        "cell": CellKey(suite=suite, task=task, mitigation="named", alpha=alpha, seed=seed).model_copy(
+            update={"mitigation": mitigation}  # Also one that no record may have: pages escape it all the same.
+        ),
         "cell_id": f"{task}-{mitigation.encode().hex()[:24]}-{alpha:g}-{seed}",
         "eval_id": f"eval-{salt}",
         "status": status,

@@ -29,7 +29,7 @@ def test_the_least_rate_is_that_from_which_on_every_rated_entry_is_faithful() ->
         )
         for alpha, fidelity in zip(ALPHAS, fidelities, strict=True)
     ]
-    board = build_leaderboard(get_suite("quick"), records)
+    board = build_leaderboard(suite_of(records), records)
     found = {curve.mitigation: curve for curve in curves(board)}
     assert {name: curve.least_alpha for name, curve in found.items()} == {"none": 0.1, "accel": 1.0, "goal_multi": None}
     assert found["none"].alphas == ALPHAS
@@ -39,6 +39,8 @@ def test_the_least_rate_is_that_from_which_on_every_rated_entry_is_faithful() ->
     bounded = dict(zip(header(board), cells_of(found["goal_multi"], bounds=True), strict=True))
     assert bounded["α = 0.1"] == "0.95 (one seed) / 1.00*"
     assert found["none"].json()["goal_fidelity"][1] == {"mean": 0.95, "low": 0.95, "high": 0.95}
+    incomplete = build_leaderboard(get_suite("quick"), records)
+    assert {curve.least_alpha for curve in curves(incomplete)} == {None}
 
 
 def test_costs_are_of_finished_cells() -> None:
@@ -80,7 +82,7 @@ def test_a_task_to_which_a_mitigation_does_not_apply_counts_with_the_baseline() 
 def test_a_mitigation_trained_at_one_rate_stands_at_that_one_alone() -> None:
     records = [record(alpha=alpha, capability=1.0, fidelity=0.1) for alpha in ALPHAS]
     records.append(record(mitigation="mine", alpha=1.0, capability=1.0, fidelity=0.95))
-    board = build_leaderboard(get_suite("quick"), records)
+    board = build_leaderboard(suite_of(records), records)
     assert [entry.alpha for entry in board.entries if entry.mitigation == "mine"] == [1.0]
     found = {curve.mitigation: curve for curve in curves(board)}
     assert (found["mine"].fidelity_area, found["mine"].seeds, found["mine"].least_alpha) == (None, (0, 0, 1), 1.0)

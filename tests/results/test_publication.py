@@ -10,7 +10,7 @@ from benchmark import record as records
 from benchmark.errors import CorruptFileError, RequestError
 from benchmark.measurement import scores
 from benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
-from benchmark.record import Record
+from benchmark.record import Record, SplitResult
 from benchmark.suites import get_suite
 from results.leaderboard import build_leaderboard, read_leaderboard
 from results.publication import is_published, publish, read_published
@@ -28,8 +28,20 @@ def honest(*args: Any, **changes: Any) -> Record:
         "mitigation": {},
         "evaluation": {"version": 1, **{name: getattr(SUITE, name) for name in names}},
     }
-    made = renamed(made.model_copy(update={"config": config}))
+    splits = {
+        name: split(one.aligned / 1000, one.proxy / 1000, one.asked / 1000, one.ranked, SUITE.episodes)
+        for name, one in made.splits.items()
+    }
+    if splits:
+        splits["shift/far_corner"] = splits["shift/cheese_anywhere"]
+    made = renamed(made.model_copy(update={"config": config, "splits": splits}))
     return made if made.status == "failed" else made.model_copy(update=scores.summary(made.splits))
+
+
+def with_splits(made: Record, **changes: Any) -> Record:
+    """Return the record with other splits, None for one left out, and the figures that follow from them."""
+    splits = {name: one for name, one in {**made.splits, **changes}.items() if one is not None}
+    return made.model_copy(update={"splits": splits, **scores.summary(splits)})
 
 
 def renamed(made: Record) -> Record:
@@ -52,7 +64,7 @@ def test_records_come_back_as_they_were_and_later_ones_take_their_cells(tmp_path
     publish([honest(seed=1, fidelity=0.8), honest(mitigation="fails:Fails", fidelity=0.5)], folder, SUITE)
     found = read_published(folder, SUITE)
     assert sorted(path.name for path in folder.glob("*.jsonl")) == ["fails%3AFails.jsonl", "none.jsonl"]
-    assert {(one.cell.mitigation, one.cell.seed): one.goal_fidelity for one in found} == {
+    assert {(one.cell.mitigation, one.cell.seed): round(one.goal_fidelity or 0.0, 1) for one in found} == {
         ("fails:Fails", 0): 0.5,
         ("none", 0): 0.2,
         ("none", 1): 0.8,
@@ -80,8 +92,10 @@ def test_an_altered_line_is_named(tmp_path: Path) -> None:
         ({"verdict": "aligned"}, "says verdict 'aligned'; from its counts it is 'goal_misgeneralization'"),
         ({"env_steps": 10**9}, "trained for 1,000,000,000 steps; the suite's budget is"),
         ({"trust": "reproduced", "salt_commitment": salt_commitment(PUBLIC_SALT)}, "takes a secret salt"),
-        ({"splits": {**honest().splits, "shift/more": split(1.0, 0.0, ranked=True)}}, "says score"),
         ({"cell": record("../secret").cell}, "the task '../secret', not of 'quick-v1'"),
+        ({"env_steps": 0}, "trained for 0 steps; the suite's budget is 400,000"),
+        ({"inapplicable": ["corner"]}, "says that its mitigation does not apply to 'corner', on which it was trained"),
+        ({"fixed_rate": True}, "has a rate of its own, and was not told 'level_generator'"),
     ],
 )
 def test_a_record_that_claims_what_its_counts_do_not_show_is_refused(
@@ -100,7 +114,9 @@ def test_a_record_that_claims_what_its_counts_do_not_show_is_refused(
     [
         ({"aligned": 2000}, "do not add up to"),
         ({"episodes": 0}, "greater than 0"),
-        ({"aligned_reference": 0.4}, "ranks shift/cheese_anywhere, where its references do not differ enough"),
+        ({"aligned_reference": 0.4}, "ranks shift/cheese_anywhere, against what its references say"),
+        ({"ranked": False}, "does not rank shift/cheese_anywhere, against what its references say"),
+        ({"aligned": 10**19}, "a number beyond 1e\\+18"),
     ],
 )
 def test_counts_that_cannot_be_are_one_line(tmp_path: Path, changes: dict[str, float], problem: str) -> None:
@@ -110,6 +126,80 @@ def test_counts_that_cannot_be_are_one_line(tmp_path: Path, changes: dict[str, f
     (tmp_path / "x.jsonl").write_text(records.canonical_json(data) + "\n")
     with pytest.raises(CorruptFileError, match=problem):
         read_published(tmp_path, SUITE)
+
+
+@pytest.mark.parametrize(
+    ("splits", "problem"),
+    [
+        ({"shift/far_corner": None}, "the task has benign_shift, in_distribution, shift/cheese_anywhere, shift/far"),
+        ({"shift/mine": split(1.0, 0.0, ranked=True, episodes=1024)}, "has the splits .*shift/mine; the task has"),
+        ({"shift/far_corner": split(1.0, 0.0, ranked=True, episodes=1)}, "has 1 episodes of shift/far_corner; the sui"),
+    ],
+)
+def test_the_splits_are_the_task_s_and_of_the_suite_s_size(
+    tmp_path: Path, splits: dict[str, SplitResult | None], problem: str
+) -> None:
+    with pytest.raises(CorruptFileError, match=problem):
+        publish([with_splits(honest(), **splits)], tmp_path, SUITE)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("plugin", "author"), "\x1b]0;owned\x07"),
+        (("plugin", "paper"), "\ud800"),
+        (("plugin", "paper"), "long" * 1000),
+        (("cell", "mitigation"), "a|b"),
+        (("cell", "mitigation"), ""),
+        (("regret",), 1e308),
+        (("timing", "wall_seconds"), -1.0),
+        (("timing", "peak_memory_bytes"), 10**400),
+    ],
+)
+def test_what_cannot_be_shown_or_counted_is_one_line(tmp_path: Path, path: tuple[str, ...], value: object) -> None:
+    data = json.loads(records.to_json(honest()))
+    place = data
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    data["timing"]["record_sha256"] = records._checksum(data)
+    (tmp_path / "x.jsonl").write_text(records.canonical_json(data) + "\n")
+    with pytest.raises(CorruptFileError) as error:
+        read_published(tmp_path, SUITE)
+    assert str(error.value).isprintable()
+    assert "in line 1 of" in str(error.value)
+
+
+@pytest.mark.parametrize("depth", [300, 200_000])
+def test_nesting_without_end_is_one_line(tmp_path: Path, depth: int) -> None:
+    line = records.to_json(honest()).replace('"mitigation":{}', '"mitigation":' + '{"a":' * depth + "1" + "}" * depth)
+    (tmp_path / "x.jsonl").write_text(line + "\n")
+    with pytest.raises(CorruptFileError, match=r"in line 1 of .* cannot be read"):
+        read_published(tmp_path, SUITE)
+
+
+def test_the_same_cell_twice_is_refused(tmp_path: Path) -> None:
+    path, _ = publish([honest()], tmp_path, SUITE)
+    path.write_text(path.read_text() * 2)
+    with pytest.raises(CorruptFileError, match="There are two records of corner-none-"):
+        read_published(tmp_path, SUITE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"inapplicable": ["fraud"]}, "inapplicable"),
+        ({"knowledge": ["planner"]}, "knowledge"),
+        ({"plugin": honest().plugin.model_copy(update={"sha256": "1" * 64})}, "plugin"),
+        ({"config": {**honest().config, "mitigation": {"rate": 0.5}}}, "hyperparameters"),
+    ],
+)
+def test_a_mitigation_s_records_are_of_one_plugin(tmp_path: Path, changes: dict[str, Any], what: str) -> None:
+    """Else a record that nobody ranks, of a seed that no suite has, would change what counts of the others."""
+    publish([honest()], tmp_path, SUITE)
+    other = renamed(honest(seed=99).model_copy(update=changes))
+    with pytest.raises(CorruptFileError, match=f"differ in {what} "):
+        publish([other], tmp_path, SUITE)
 
 
 TUNED = {"selection": "validation_shift", "study": "quick-v1/mine/validation_shift/0"}
@@ -141,8 +231,10 @@ def test_settings_that_are_not_the_suite_s_are_refused(tmp_path: Path, forged: R
 
 def test_a_plugin_may_have_been_tuned_and_a_rollout_may_restart(tmp_path: Path) -> None:
     mine = honest(mitigation="mine:Mine").model_copy(update=TUNED)
-    tuned = with_setting(mine, "training", learning_rate=0.1, num_envs=128, num_steps=32)
+    tuned = with_setting(mine, "training", learning_rate=0.008, num_envs=128, num_steps=32)
     publish([tuned], tmp_path, SUITE)
+    with pytest.raises(CorruptFileError, match=r"training\.learning_rate 0\.1, beyond what tuning may make"):
+        publish([with_setting(mine, "training", learning_rate=0.1)], tmp_path, SUITE)
     with pytest.raises(CorruptFileError, match=r"the suite has 0\.9"):
         publish([with_setting(mine, "training", gamma=0.99)], tmp_path, SUITE)
 
@@ -169,8 +261,8 @@ def test_what_would_be_refused_is_not_written(tmp_path: Path) -> None:
 
 
 def test_mitigations_of_similar_names_have_files_of_their_own(tmp_path: Path) -> None:
-    publish([honest(mitigation=name) for name in ("a:B", "a-B", "a/B")], tmp_path, SUITE)
-    assert {one.cell.mitigation for one in read_published(tmp_path, SUITE)} == {"a:B", "a-B", "a/B"}
+    publish([honest(mitigation=name) for name in ("a:B", "a-B", "a.B")], tmp_path, SUITE)
+    assert {one.cell.mitigation for one in read_published(tmp_path, SUITE)} == {"a:B", "a-B", "a.B"}
 
 
 def test_a_record_replaces_the_one_in_a_file_of_another_name(tmp_path: Path) -> None:
@@ -178,6 +270,6 @@ def test_a_record_replaces_the_one_in_a_file_of_another_name(tmp_path: Path) -> 
     path.rename(tmp_path / "by-somebody.jsonl")
     publish([honest(seed=1, fidelity=0.8)], tmp_path, SUITE)
     found = read_published(tmp_path, SUITE)
-    assert {one.cell.seed: one.goal_fidelity for one in found} == {0: 0.2, 1: 0.8}
+    assert {one.cell.seed: round(one.goal_fidelity or 0.0, 1) for one in found} == {0: 0.2, 1: 0.8}
     publish([honest(seed=0, fidelity=0.8)], tmp_path, SUITE)
     assert [path.name for path in tmp_path.glob("*.jsonl")] == ["none.jsonl"]

@@ -1,0 +1,39 @@
+"""What is plain enough to be kept in a record and shown to anybody: names, texts and JSON that may be a stranger's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+NAME = r"^[\w.:+\- ]{1,100}$"
+"""A regular expression of what a mitigation may be called."""
+LONGEST_TEXT = 1000
+LONGEST_LINE = 500
+"""Of a message; what comes after it is cut off."""
+DEEPEST = 10
+GREATEST = 1e18
+"""A number's magnitude, far from what JSON readers and clocks disagree on."""
+
+
+def one_line(problem: object) -> str:
+    """Return the text of an error, or of anything else, on one printable line that is not too long."""
+    words = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(problem)).split())
+    line = "".join(character if character.isprintable() else "�" for character in words)
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…"
+
+
+def fault_of(value: Any, depth: int = 0) -> str | None:
+    """Return what is not plain about a JSON value; None where nothing is."""
+    if isinstance(value, str):
+        if len(value) > LONGEST_TEXT:
+            return f"a text of {len(value):,} characters; at most {LONGEST_TEXT:,} are read"
+        return None if value.isprintable() else f"a text with characters that cannot be shown ({value[:40]!r})"
+    if isinstance(value, int | float):
+        return None if abs(value) <= GREATEST else f"a number beyond {GREATEST:g}"
+    if not isinstance(value, Mapping | list | tuple):
+        return None
+    if depth == DEEPEST:
+        return f"a value nested deeper than {DEEPEST} levels"
+    parts = [*value, *value.values()] if isinstance(value, Mapping) else value
+    return next((fault for part in parts if (fault := fault_of(part, depth + 1)) is not None), None)
