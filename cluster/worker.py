@@ -100,8 +100,9 @@ def run_cell(job: Job) -> Outcome:
             try:
                 _run(job, folder, notices)
             except GoalpostsError as error:
-                write_failure(job, one_line(error))
-                return Outcome("failed", one_line(error), tuple(notices))
+                message = one_line(error)
+                write_failure(job, message)
+                return Outcome("failed", message, tuple(notices))
     except Exception as error:
         if _disk_is_full(error):
             return Outcome("disk_full", str(error), tuple(notices))

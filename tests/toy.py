@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from benchmark.mitigation import Context, Knowledge, Mitigation, Rollout
 from benchmark.tasks.base import PLANNING_GAMMA, Advance, BatchedEnv, Case, Goal, ReferencePolicy, Task
 from benchmark.tasks.drawing import Picture, bar
 from benchmark.tasks.levels import Levels
+from benchmark.training import checkpoint
 from benchmark.training.config import TrainingConfig
 from benchmark.training.loop import Trainer
 
@@ -201,3 +203,13 @@ def rollout(num_steps: int = 4, num_envs: int = 8, seed: int = 0, **columns: Any
         "value_targets": normal(*shape),
     }
     return Rollout(**{**made_up, **columns})
+
+
+def going_on(fresh: Trainer, stopped: Trainer, folder: Path) -> Trainer:
+    """Return ``fresh``, which goes on from a checkpoint of ``stopped`` in ``folder``."""
+    checkpoint.save(folder, stopped.state_dict(), stopped.env_steps)
+    loaded = checkpoint.load(folder)
+    assert loaded is not None
+    state, fresh.env_steps, _ = loaded
+    fresh.load_state_dict(state)
+    return fresh

@@ -19,6 +19,7 @@ from benchmark.training import checkpoint
 from benchmark.training.config import TrainingConfig
 from benchmark.training.loop import Trainer
 from tests.small import TENSOR_TASKS, parameters
+from tests.toy import going_on
 
 ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
 TINY = TrainingConfig(env_steps=8192, num_envs=32, num_steps=32, minibatch_size=256, hidden_sizes=(16,))
@@ -76,12 +77,7 @@ def test_a_game_is_played_beside_the_update_and_goes_on_from_the_middle_of_it(
 
     straight = trainer()
     assert [straight.iterate()["policy_lag"] for _ in range(2)] == [0.0, 1.0]
-    checkpoint.save(tmp_path, straight.state_dict(), straight.env_steps)
-    loaded = checkpoint.load(tmp_path)
-    assert loaded is not None
-    resumed = trainer()
-    resumed.env_steps = loaded[1]
-    resumed.load_state_dict(loaded[0])
+    resumed = going_on(trainer(), straight, tmp_path)
     assert straight.iterate()["policy_lag"] == resumed.iterate()["policy_lag"] == 1.0
     near = 0.0 if device == "cpu" else 1e-2  # A GPU adds up in no fixed order.
     for name, weight in straight.module.state_dict().items():

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from benchmark.mitigation import Mitigation, Rollout
-from benchmark.training import checkpoint
 from benchmark.training.loop import Trainer
 from benchmark.training.overlap import can_overlap
-from tests.toy import trainer
+from tests.toy import going_on, trainer
 
 ITERATIONS = 5
 
@@ -59,12 +58,7 @@ def test_resuming_is_exact(stopped_after: int, tmp_path: Path) -> None:
     stopped = made()
     for _ in range(stopped_after):
         stopped.iterate()
-    checkpoint.save(tmp_path, stopped.state_dict(), stopped.env_steps)
-    loaded = checkpoint.load(tmp_path)
-    assert loaded is not None
-    resumed = made()
-    resumed.env_steps = loaded[1]
-    resumed.load_state_dict(loaded[0])
+    resumed = going_on(made(), stopped, tmp_path)
     for _ in range(ITERATIONS - stopped_after):
         resumed.iterate()
     for name, weight in straight.module.state_dict().items():
