@@ -1,16 +1,16 @@
-"""The command line and composition root: the only module that may import every package.
+"""The command line: options and their mistakes, exit codes, and what is printed; the modules beside it do the work.
 
 Heavy imports stay inside the commands, so that ``--help`` and errors come at once.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 import traceback
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -28,13 +28,6 @@ from typer.exceptions import TyperException
 from benchmark.errors import CorruptFileError, GoalpostsError, RequestError
 from benchmark.loading import is_file
 from benchmark.plain import one_line
-
-if TYPE_CHECKING:
-    from benchmark.record import Record
-    from benchmark.suites import Suite
-    from cluster.cells import Cell
-    from cluster.driver import Run
-    from results.leaderboard import Leaderboard
 
 EXIT_FAILED_CELL = 1
 EXIT_WRONG_REQUEST = 2
@@ -119,10 +112,29 @@ def run(
     if dry_run:
         if address not in (None, "local"):
             raise RequestError(f"--dry-run measures this machine, not the cluster at {address!r}; leave out --address.")
-        _print_plan(suite, cells, gpus)
+        from goalposts.running import print_plan
+
+        print_plan(suite, cells, gpus, out=out, err=err)
         return
-    target = folder if folder is not None else Path("runs") / suite.name
-    failed = _run(suite, cells, target, salt, address, gpus, checkpoint_seconds, most_bytes)
+    from goalposts.running import run_into
+    from results.table import print_leaderboard
+
+    target = (folder if folder is not None else Path("runs") / suite.name).absolute()
+    board, records, failed = run_into(
+        target,
+        suite,
+        cells,
+        salt=salt,
+        address=address,
+        gpus_per_cell=gpus,
+        checkpoint_seconds=checkpoint_seconds,
+        max_disk_bytes=most_bytes,
+        err=err,
+    )
+    print_leaderboard(out, board, records)
+    for entry in failed:
+        err.print(f"Failed: {entry.cell.cell_id}: {entry.error}", style="red", soft_wrap=True)
+    _print_next_steps(suite.name, target)
     if failed:
         raise typer.Exit(EXIT_FAILED_CELL)
 
@@ -153,150 +165,17 @@ def _disk_bytes(max_disk: float | None) -> int | None:
     return int(max_disk * GIGABYTE)
 
 
-def _print_plan(suite: Suite, cells: list[Cell], gpus: float) -> None:
-    for cell in cells:
-        out.print(f"{cell.cell_id}  {cell.plan.training.env_steps:,} steps", soft_wrap=True)
-    total = sum(cell.plan.training.env_steps for cell in cells)
-    out.print(f"{suite.id}: {len(cells)} cells, {total:,} environment steps")
-    if cells[0].device == "cuda" and not _has_gpu():
-        out.print("These cells want a GPU, and this machine has none: how long they take cannot be measured here.")
-        return
-    from cluster.estimate import estimate
-
-    with err.status("Measuring how fast this machine trains each task…"):
-        found = estimate(cells, gpus)
-    for task, rate in found.rates.items():
-        steps = sum(cell.plan.training.env_steps for cell in cells if cell.key.task == task)
-        out.print(f"{task}: {steps:,} steps at {rate:,.0f} a second and cell")
-    out.print(
-        f"About {_duration(found.wall_seconds)} of training on this machine, {found.side_by_side} cells at a time, at "
-        "the rates just measured without a mitigation; evaluation adds seconds a cell.",
-        soft_wrap=True,
-    )
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def _duration(seconds: float) -> str:
-    minutes = math.ceil(seconds / 60)
-    return f"{minutes} minutes" if minutes < 120 else f"{seconds / 3600:.1f} hours"
-
-
-def _run(
-    suite: Suite,
-    cells: list[Cell],
-    folder: Path,
-    salt: str,
-    address: str | None,
-    gpus: float,
-    checkpoint_seconds: float,
-    max_disk_bytes: int | None,
-) -> int:
-    """Run ``cells`` into ``folder`` and publish the result there; return how many cells failed."""
-    from cluster.cells import library_versions, source_commit
-    from cluster.connection import connected
-    from cluster.driver import claimed, run_cells
-    from goalposts.mirroring import MirrorThread
-    from goalposts.progress import RunDisplay
-    from results.table import print_leaderboard
-
-    folder = folder.absolute()
-    with claimed(folder, suite.id, cells):
-        mirror = MirrorThread(folder, suite.id)
-        status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
-        try:
-            with RunDisplay(err) as display:
-                progress = run_cells(
-                    cells,
-                    folder,
-                    salt=salt,
-                    commit=source_commit(),
-                    versions=library_versions(),
-                    gpus_per_cell=gpus,
-                    connect=lambda: connected(address),
-                    observe=display.update,
-                    notify=display.notify,
-                    finished=mirror.log_cell,
-                    checkpoint_seconds=checkpoint_seconds,
-                    max_disk_bytes=max_disk_bytes,
-                )
-            board, records = _publish(folder)
-            mirror.log_leaderboard(board)
-            failed = [entry for entry in progress if entry.state == "failed"]
-            status = "FAILED" if failed else "FINISHED"
-        finally:
-            problem = mirror.finish(status)
-        if problem is not None:
-            err.print(f"MLflow could not be written ({problem}); records and leaderboard are complete.", style="yellow")
-    print_leaderboard(out, board, records)
-    for entry in failed:
-        err.print(f"Failed: {entry.cell.cell_id}: {entry.error}", style="red", soft_wrap=True)
-    _print_next_steps(suite, folder)
-    return len(failed)
-
-
-def _read_records(folder: Path) -> tuple[Suite, list[Record], Run | None]:
-    """Return the suite of a run's folder or of published entries, its records, and what was asked for.
-
-    Of published entries nobody knows that.
-
-    Raises:
-        RequestError: the folder is neither.
-    """
-    from benchmark import record
-    from benchmark.suites import get_suite
-    from cluster.driver import RUN_FILE, read_run
-    from results.publication import is_published, published_suite, read_published
-
-    if is_published(folder) and not (folder / RUN_FILE).exists():
-        return (suite := get_suite(published_suite(folder))), read_published(folder, suite), None
-    if not folder.is_dir():
-        raise RequestError(f"There is no folder {str(folder)!r}; give that of a run, such as runs/quick.")
-    if within := sorted(path.name for path in folder.iterdir() if is_published(path) or (path / RUN_FILE).exists()):
-        raise RequestError(f"{str(folder)!r} holds results in {', '.join(within)}; give one of these folders.")
-    run = read_run(folder)
-    paths = [folder / "cells" / cell_id / "record.json" for cell_id, _ in run.cells]
-    found = [record.read(path) for path in paths if path.exists()]
-    return get_suite(run.suite), [one for one in found if (one.cell_id, one.eval_id) in run.cells], run
-
-
-def _publish(folder: Path) -> tuple[Leaderboard, list[Record]]:
-    """Build and return the leaderboard, write it and the site, and return the records of the folder's last run too.
-
-    Raises:
-        RequestError: the folder belongs to no run, or holds no record of it.
-    """
-    from benchmark.tasks import TASKS
-    from results.leaderboard import build_leaderboard, write_leaderboard
-    from results.site import write_site, write_story_svg
-
-    suite, records, run = _read_records(folder)
-    asked, fixed = (list(run.cells.values()), run.fixed_rates) if run else (None, ())
-    board = build_leaderboard(suite, records, asked, fixed)
-    write_leaderboard(folder, board)
-    cases = {name: dataclasses.asdict(task.case) for name, task in TASKS.items()}
-    page = write_site(folder, board, suite, cases, records)
-    write_story_svg(page.with_name("capability_fidelity.svg"), board)
-    return board, records
-
-
-def _print_next_steps(suite: Suite, folder: Path) -> None:
+def _print_next_steps(suite: str, folder: Path) -> None:
     site = folder / "site" / "index.html"
     out.print(f"Leaderboard page:  {site.as_uri()}", soft_wrap=True)
     store = shlex.quote(f"sqlite:///{folder / 'mlflow.db'}")
     out.print(f"Training curves:   {_command('mlflow')} ui --backend-store-uri {store}", soft_wrap=True)
-    example = f"{_command('goalposts')} run {suite.name} --mitigation none --mitigation path/to/yours.py:Class"
+    example = f"{_command('goalposts')} run {suite} --mitigation none --mitigation path/to/yours.py:Class"
     out.print(f"Your mitigation:   {example} --out runs/mine", soft_wrap=True)
 
 
 def _command(name: str) -> str:
     """Return how to call a command of this environment: by its name where that finds it, else by its place."""
-    import shutil
-
     beside = Path(sys.executable).parent / name
     if not beside.exists() or shutil.which(name) == str(beside):
         return name
@@ -575,7 +454,13 @@ def list_(
     what: Annotated[Listing, typer.Argument(help="tasks, mitigations or suites.")], as_json: JsonOption = False
 ) -> None:
     """List the tasks, the installed mitigations or the suites."""
-    rows = {Listing.TASKS: _tasks, Listing.MITIGATIONS: _mitigations, Listing.SUITES: _suites}[what]()
+    from goalposts import listing
+
+    def mitigations() -> list[dict[str, Any]]:
+        return listing.mitigations(lambda problem: err.print(problem, style="yellow", soft_wrap=True))
+
+    tables = {Listing.TASKS: listing.tasks, Listing.MITIGATIONS: mitigations, Listing.SUITES: listing.suites}
+    rows = tables[what]()
     if as_json:
         print(json.dumps(rows, indent=2, sort_keys=True))  # noqa: T201 (JSON must not pass through rich)
         return
@@ -597,61 +482,13 @@ def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     out.print(table)
 
 
-def _tasks() -> list[dict[str, Any]]:
-    from benchmark.tasks import TASKS
-
-    return [
-        {
-            "task": name,
-            "version": task.version,
-            "aligned_goal": task.case.aligned_goal,
-            "proxy_goals": list(task.case.proxy_goals),
-            "shift": task.case.shift,
-        }
-        for name, task in sorted(TASKS.items())
-    ]
-
-
-def _mitigations() -> list[dict[str, Any]]:
-    from benchmark.plugins import load_plugin, registered
-
-    rows = []
-    for name in sorted(registered()):
-        try:
-            cls = load_plugin(name).cls
-        except RequestError as error:
-            err.print(str(error), style="yellow", soft_wrap=True)
-            continue
-        told = sorted(flag.value for flag in cls.uses)
-        summary = (cls.__doc__ or "").strip().splitlines()
-        rows.append(
-            {"mitigation": name, "version": cls.version, "told": told or ["nothing"], "summary": (summary or [""])[0]}
-        )
-    return rows
-
-
-def _suites() -> list[dict[str, Any]]:
-    from benchmark.suites import SUITES
-
-    return [
-        {
-            "suite": suite.id,
-            "tasks": [plan.task for plan in suite.tasks],
-            "mitigations": [plan.name for plan in suite.mitigations],
-            "alphas": list(suite.alphas),
-            "seeds": suite.seeds,
-            "description": suite.description,
-        }
-        for suite in SUITES.values()
-    ]
-
-
 @app.command()
 def leaderboard(folder: FolderArgument, as_json: JsonOption = False) -> None:
     """Rebuild the leaderboard of a run from its records, and print it."""
+    from goalposts.reporting import rebuild
     from results.table import print_leaderboard
 
-    board, records = _publish(folder.absolute())
+    board, records = rebuild(folder.absolute())
     if as_json:
         print(json.dumps(board.model_dump(mode="json"), indent=2, sort_keys=True))  # noqa: T201
         return
@@ -665,10 +502,11 @@ def rates(
     as_json: JsonOption = False,
 ) -> None:
     """Print how often a run's agents ended aligned, with the proxy or lost, on every split of every task."""
+    from goalposts.reporting import read_records
     from results.rates import markdown, sections
     from results.rates import rates as rates_of
 
-    rows = rates_of(_read_records(folder.absolute())[1])
+    rows = rates_of(read_records(folder.absolute())[1])
     if as_json:
         print(json.dumps([row.json() for row in rows], indent=2, sort_keys=True))  # noqa: T201
     elif as_markdown:
@@ -691,10 +529,11 @@ def curves(
     as_json: JsonOption = False,
 ) -> None:
     """Print goal fidelity and capability over the disambiguation rate, and from which rate on the goal is learned."""
+    from goalposts.reporting import rebuild
     from results import curves as module
     from results.rates import markdown_table
 
-    board, _ = _publish(folder.absolute())
+    board, _ = rebuild(folder.absolute())
     found = module.curves(board)
     if as_json:
         print(json.dumps([curve.json() for curve in found], indent=2, sort_keys=True))  # noqa: T201
@@ -713,7 +552,9 @@ def curves(
 @app.command()
 def site(folder: FolderArgument) -> None:
     """Rebuild the static page of a run from its records, and print its address."""
-    _publish(folder.absolute())
+    from goalposts.reporting import rebuild
+
+    rebuild(folder.absolute())
     out.print((folder.absolute() / "site" / "index.html").as_uri(), soft_wrap=True)
 
 
@@ -725,9 +566,10 @@ def publish(
     ),
 ) -> None:
     """Add a run's finished records to the published ones, and rebuild the leaderboard beside them."""
+    from goalposts.reporting import read_records
     from results import publication
 
-    suite, records, _ = _read_records(folder.absolute())
+    suite, records, _ = read_records(folder.absolute())
     for path in publication.publish(records, root.absolute() / suite.id, suite):
         out.print(f"Wrote {path}", soft_wrap=True)
 
