@@ -341,13 +341,16 @@ def play(
         Path | None, typer.Option("--levels", metavar="FILE", help="The first levels of this file instead of a split.")
     ] = None,
     gif: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a GIF instead.")] = None,
-    scale: Annotated[int, typer.Option(metavar="N", help="Side of a pixel of the GIF, 1 to 4.")] = 1,
+    still: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the first level, whole, with the agent's path, as a PNG.")
+    ] = None,
+    scale: Annotated[int, typer.Option(metavar="N", help="Side of a pixel of these images, 1 to 4.")] = 1,
     mitigation: Annotated[
         str | None, typer.Option(metavar="path.py:Class", help="The agent's mitigation, if it is not registered.")
     ] = None,
     settings: SetOption = None,
 ) -> None:
-    """Watch episodes: animated in the terminal, as plain text into a pipe, or as a GIF."""
+    """Watch episodes: animated in the terminal, as plain text into a pipe, or as images."""
     from goalposts.playing import play as play_episodes
 
     play_episodes(
@@ -362,6 +365,7 @@ def play(
         episodes=episodes,
         fps=fps,
         gif=gif,
+        still=still,
         scale=scale,
     )
 

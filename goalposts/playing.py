@@ -1,4 +1,4 @@
-"""Plays episodes of a task to watch: animated in the terminal, as plain text where there is none, or into a GIF.
+"""Plays episodes of a task to watch: animated in the terminal, as plain text where there is none, or into images.
 
 Reference policies play, or the agent of a finished cell, rebuilt from its record and its checkpoint.
 """
@@ -6,15 +6,12 @@ Reference policies play, or the agent of a finished cell, rebuilt from its recor
 from __future__ import annotations
 
 import dataclasses
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from pydantic import ValidationError
 from rich.color import Color
 from rich.console import Console
@@ -32,6 +29,7 @@ from benchmark.tasks import make_task, task_class
 from benchmark.tasks.base import ASKED, LOST, OUTCOMES, BatchedEnv, Task
 from benchmark.tasks.drawing import PALETTE, Picture, two_columns
 from benchmark.tasks.levels import Levels
+from goalposts.images import write_gif, write_still
 
 REFERENCES = ("aligned", "proxy", "random")
 LEAST_FPS, MOST_FPS = 0.1, 50.0
@@ -60,6 +58,8 @@ class Frame:
     caption: str
     outcome: str | None
     """The outcome's name in an episode's last frame, None before."""
+    overview: Picture | None
+    """The whole level, where that was asked for."""
 
 
 def play(
@@ -75,6 +75,7 @@ def play(
     episodes: int = 3,
     fps: float = 6.0,
     gif: Path | None = None,
+    still: Path | None = None,
     scale: int = 1,
 ) -> list[str]:
     """Play episodes on levels of a split.
@@ -90,8 +91,9 @@ def play(
         episodes: how many, at least 1.
         level_file: play its first levels instead of a split's.
         fps: frames a second, 0.1 to 50.
-        gif: a file to write instead of showing anything.
-        scale: side of a pixel of the GIF, 1 to 4; a cell of the picture is 16 pixels wide.
+        gif: a file to write instead of showing anything: all episodes, one after another.
+        still: likewise: the whole level of the first episode, with the agent's path.
+        scale: side of a pixel of these, 1 to 4; a cell of the picture is 16 pixels wide.
 
     Returns:
         The name of each episode's outcome.
@@ -105,8 +107,9 @@ def play(
         raise RequestError(f"The number of frames a second is {fps!r}; give {LEAST_FPS:g} to {MOST_FPS:g}.")
     if scale not in range(1, 5):
         raise RequestError(f"The scale is {scale!r}; give 1, 2, 3 or 4.")
-    if gif is not None and gif.suffix.lower() != ".gif":
-        raise RequestError(f"The file {str(gif)!r} is no GIF by its name; let it end in .gif.")
+    for path, kind in ((gif, "GIF"), (still, "PNG")):
+        if path is not None and path.suffix.lower() != f".{kind.lower()}":
+            raise RequestError(f"The file {str(path)!r} is no {kind} by its name; let it end in .{kind.lower()}.")
     player = find_player(task_id, policy, parameters or {}, mitigation, seed, console)
     task = player.task
     split = task.shifts[0] if split is None else split
@@ -118,11 +121,16 @@ def play(
         levels, split = task.load_levels(level_file)[:episodes], level_file.name
         episodes = len(levels)
     series = (
-        episode_frames(player, levels[i : i + 1], f"{split} · {player.name} · episode {i + 1} of {episodes}")
+        episode_frames(
+            player,
+            levels[i : i + 1],
+            f"{split} · {player.name} · episode {i + 1} of {episodes}",
+            overviews=still is not None and i == 0,
+        )
         for i in range(episodes)
     )
-    if gif is not None:
-        return _write_gif(gif, [list(frames) for frames in series], fps, scale, console)
+    if gif is not None or still is not None:
+        return _write([list(frames) for frames in series], gif, still, fps, scale, console)
     show = _animate if console.is_terminal else _print
     return [show(frames, fps, console) for frames in series]
 
@@ -231,13 +239,14 @@ def _finished(folder: Path, task_id: str) -> Record:
     return record
 
 
-def episode_frames(player: Player, level: Levels, caption: str) -> Iterator[Frame]:
+def episode_frames(player: Player, level: Levels, caption: str, *, overviews: bool = False) -> Iterator[Frame]:
     """Yield the frames of one episode, before its first step and after every one.
 
     Args:
         player: who plays.
         level: one level.
         caption: what every frame's caption begins with.
+        overviews: draw the whole level in every frame as well.
     """
     task = player.task
     env = task.make_env(1)
@@ -246,7 +255,11 @@ def episode_frames(player: Player, level: Levels, caption: str) -> Iterator[Fram
     policy = player.make_policy(env)
     limit = int(env.state["time_limit"]) if "time_limit" in env.state else task.time_limit
     history = torch.zeros(task.time_limit, 1, len(task.goals), dtype=torch.bool)
-    yield Frame(env.picture(), f"{caption} · step 0 of {limit}", None)
+
+    def frame(caption: str, outcome: str | None = None) -> Frame:
+        return Frame(env.picture(), caption, outcome, env.overview() if overviews else None)
+
+    yield frame(f"{caption} · step 0 of {limit}")
     done = asked = False
     for t in range(task.time_limit):
         actions, asks = policy(observation)
@@ -263,7 +276,7 @@ def episode_frames(player: Player, level: Levels, caption: str) -> Iterator[Fram
             code = int(task.outcome(level, history))
             outcome = OUTCOMES[ASKED if asked and code == LOST else code]
             parts.append(f"outcome: {outcome}")
-        yield Frame(env.picture(), " · ".join(parts), outcome)
+        yield frame(" · ".join(parts), outcome)
         if outcome is not None:
             return
 
@@ -300,41 +313,19 @@ def colored(picture: Picture) -> Text:
     return Text("\n").join(lines)
 
 
-def _write_gif(path: Path, series: list[list[Frame]], fps: float, scale: int, console: Console) -> list[str]:
-    frames = [frame for episode in series for frame in episode]
-    images = [_image(frame.picture, scale) for frame in frames]
-    milliseconds = 10 * round(100 / fps)  # GIF counts in hundredths of a second.
-    durations = [milliseconds * (1 if frame.outcome is None else LAST_FRAMES) for frame in frames]
-    file = io.BytesIO()
-    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=False)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(file.getvalue())
-    except OSError as error:
-        raise RequestError(
-            f"The file {str(path)!r} cannot be written ({error.strerror}); give another place."
-        ) from error
-    console.print(
-        f"Wrote {path}: {len(frames)} frames, {len(file.getvalue()) / 1000:.0f} kB.",
-        soft_wrap=True,
-        markup=False,
-        highlight=False,
-    )
+def _write(
+    series: list[list[Frame]], gif: Path | None, still: Path | None, fps: float, scale: int, console: Console
+) -> list[str]:
+    """Write the images that are wanted."""
+    written = []
+    if still is not None:
+        overviews = [frame.overview for frame in series[0] if frame.overview is not None]
+        written.append(write_still(still, overviews, scale))
+    if gif is not None:
+        frames = [frame for episode in series for frame in episode]
+        milliseconds = 10 * round(100 / fps)  # GIF counts in hundredths of a second.
+        durations = [milliseconds * (1 if frame.outcome is None else LAST_FRAMES) for frame in frames]
+        written.append(write_gif(gif, [frame.picture for frame in frames], durations, scale))
+    for line in written:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     return [_last_outcome(episode[-1]) for episode in series]
-
-
-_COLORS = np.array(sorted({(0, 0, 0), *PALETTE.values()}), dtype=np.uint8)
-"""What a picture may consist of, ``uint8[num_colors, 3]``, in the order of the codes below."""
-_CODE = np.array([1 << 16, 1 << 8, 1])
-"""Makes a colour's three values one number."""
-
-
-def _image(picture: Picture, scale: int) -> Image.Image:
-    """Return the picture as an image with a palette, which keeps files small; a game's own keeps its colours."""
-    pixels = picture.pixels().numpy()
-    index = np.searchsorted(_COLORS @ _CODE, pixels @ _CODE).clip(max=len(_COLORS) - 1).astype(np.uint8)
-    if not np.array_equal(_COLORS[index], pixels):
-        return Image.fromarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1)).quantize(256)
-    image = Image.fromarray(index.repeat(scale, axis=0).repeat(scale, axis=1))
-    image.putpalette(_COLORS.tobytes())
-    return image

@@ -20,7 +20,7 @@ from results.costs import costs
 from results.leaderboard import MIN_SEEDS, OUTCOMES, Leaderboard
 
 PICTURES = Path(__file__).with_name("pictures")
-"""GIFs of agents at work, by task."""
+"""Of misled agents at work, by task: ``.gif`` shows what the agent does, ``.png`` its path through the level."""
 
 
 def write_site(
@@ -48,7 +48,7 @@ def write_site(
             board=leaderboard,
             suite=suite,
             cases=cases or {},
-            pictures={task.name: picture for task in leaderboard.tasks if (picture := _picture(task.name))},
+            pictures={task.name: _pictures(task.name) for task in leaderboard.tasks},
             groups=groups,
             curves=curves.curves(leaderboard) if len(leaderboard.alphas) > 1 else [],
             costs=costs(leaderboard, records),
@@ -75,12 +75,16 @@ def write_story_svg(path: Path, leaderboard: Leaderboard) -> None:
     write_atomically(path, text)
 
 
-def _picture(task: str) -> str | None:
-    """Return the picture of a task's misled agent as an address that holds it all; None where there is none."""
-    path = PICTURES / f"{task}.gif"
-    if not (task.isidentifier() and path.exists()):  # A record may name anything as its task.
-        return None
-    return f"data:image/gif;base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _pictures(task: str) -> dict[str, str]:
+    """Return the pictures of a task's misled agent, by kind, as addresses that hold all of them."""
+    if not task.isidentifier():  # A record may name anything as its task.
+        return {}
+    paths = {kind: PICTURES / f"{task}.{kind}" for kind in ("gif", "png")}
+    return {
+        kind: f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        for kind, path in paths.items()
+        if path.exists()
+    }
 
 
 def _flags(leaderboard: Leaderboard) -> list[str]:

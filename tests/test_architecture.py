@@ -78,7 +78,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "mlflow": ("results/",),
     "optuna": ("cluster/tuning.py", "goalposts/tuning.py"),
     "pyarrow": ("benchmark/measurement/",),
-    "PIL": ("goalposts/playing.py",),
+    "PIL": ("goalposts/images.py",),
     "typer": ("goalposts/cli.py",),
     "rich": ("goalposts/", "results/table.py"),
 }

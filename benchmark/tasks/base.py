@@ -126,6 +126,10 @@ class BatchedEnv(ABC, Generic[L]):
     def picture(self, index: int = 0) -> Picture:
         """Return what episode ``index`` looks like now; :mod:`benchmark.tasks.drawing` turns it into pixels or text."""
 
+    def overview(self, index: int = 0) -> Picture:
+        """Return the whole level of episode ``index``, where :meth:`picture` shows a part of it."""
+        return self.picture(index)
+
     def reset(self, levels: L, where: Tensor | None = None, goals: Tensor | None = None) -> Tensor:
         """Start new episodes.
 

@@ -26,10 +26,11 @@ from benchmark.tasks.base import (
     Goal,
     ReferencePolicy,
 )
-from benchmark.tasks.procgen.games import Games
+from benchmark.tasks.drawing import Picture
+from benchmark.tasks.procgen.games import PHOTOGRAPH, Games
 from benchmark.tasks.procgen.lookahead import RIGHT, RIGHT_UP, Lookahead
 from benchmark.tasks.procgen.state import GameState, edited_bytes
-from benchmark.tasks.procgen.task import NOWHERE, UNMOVED, ProcgenEnv, ProcgenLevels, ProcgenTask
+from benchmark.tasks.procgen.task import NOWHERE, UNMOVED, Photograph, ProcgenEnv, ProcgenLevels, ProcgenTask
 
 COIN, WALL, WALL_TOP, LAVA, LAVA_TOP, EMPTY = 1, 15, 16, 17, 18, 100
 """Codes of the grid."""
@@ -49,6 +50,10 @@ RUNNERS = (1.0, 1.0, 0.75, 0.75, 0.5, 0.5, 0.25)
 """How often each right-runner jumps; all of them must miss a coin on the ground, or it tells nothing."""
 RUN_STEPS, RUN_TOGETHER = 150, 32
 """Steps that runners have, and levels that they try side by side."""
+VIEW = 13
+"""Cells along the side of what is seen, with the agent in the middle."""
+ABOVE, BEYOND = 9, 3
+"""Cells above the highest ground and right of the coin that an overview shows."""
 REACH = 0.6
 """How far left of the coin's centre the right end begins: who gets there touches a coin that is there."""
 GROUND, BEHIND_AGENT = "shift/ground", "shift/behind"
@@ -113,6 +118,9 @@ class CoinRun(ProcgenTask):
     def reference_rates(self) -> Mapping[str, tuple[float, float]] | None:
         """As the two controllers were measured once; in hard mode they are played anew."""
         return REFERENCE_RATES.get(self.look.mode)
+
+    def make_env(self, num_envs: int, device: torch.device | str = "cpu") -> CoinRunEnv:
+        return CoinRunEnv(self, num_envs, device)
 
     def move(self, state: GameState, goal_cell: int, start_cell: int) -> None:
         if goal_cell != UNMOVED:
@@ -246,6 +254,32 @@ class CoinRun(ProcgenTask):
         ends = env.state["end"].tolist()
         columns = {1: ends, 2: [end / 2 for end in ends], 3: [0.0] * env.num_envs}[goal]
         return Lookahead(env, lambda index, state: (columns[index] + 0.5, float(state.agent["y"][0])), _without_coin)
+
+
+class CoinRunEnv(ProcgenEnv):
+    """Can show a level from one end to the other."""
+
+    def overview(self, index: int = 0) -> Picture:
+        state = self.visible_state(index)
+        end = int(self.state["end"][index])
+        solid = np.isin(state.grid[:, 1:end], (WALL, WALL_TOP))
+        columns = end + BEYOND
+        rows = int(solid.argmin(axis=0).max()) + ABOVE
+        across, up = (range(0, length, VIEW) for length in (columns, rows))
+        windows = [
+            [self.camera.photograph(state, (left + VIEW / 2, bottom + VIEW / 2)) for left in across]
+            for bottom in reversed(up)
+        ]
+        mosaic = np.block([[[window] for window in row] for row in windows])
+        cell = PHOTOGRAPH / VIEW
+        height, width = round(rows * cell), round(columns * cell)
+        x, y = float(state.agent["x"][0]), float(state.agent["y"][0])
+        return Photograph(
+            self.picture(index).cells,
+            rgb=mosaic[-height:, :width].tobytes(),
+            width=width,
+            place=(height - y * cell, x * cell),
+        )
 
 
 def _coin_place(_index: int, state: GameState) -> tuple[float, float]:

@@ -16,6 +16,8 @@ POINTS = 8
 """Points along a tile's side."""
 TILE_PIXELS = 16
 """Pixels along a tile's side."""
+AGENTS = {"agent", "car"}
+"""Tiles of who moves."""
 
 Color = tuple[int, int, int]
 
@@ -128,6 +130,14 @@ class Picture:
     cells: tuple[tuple[tuple[str, ...], ...], ...]
     labels: tuple[str, ...] = ()
     """What each row means, shown in the terminal; empty where a picture speaks for itself."""
+
+    @property
+    def agent(self) -> tuple[float, float] | None:
+        """Where the agent is, in pixels from the top and from the left; None in a picture without one."""
+        found = [
+            (r, c) for r, row in enumerate(self.cells) for c, cell in enumerate(row) if not AGENTS.isdisjoint(cell)
+        ]
+        return None if len(found) != 1 else ((found[0][0] + 0.5) * TILE_PIXELS, (found[0][1] + 0.5) * TILE_PIXELS)
 
     def pixels(self) -> Tensor:
         """Return the picture as ``uint8[16 * rows, 16 * columns, 3]``."""

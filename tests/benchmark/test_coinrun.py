@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,10 +16,12 @@ from benchmark.tasks.base import ALIGNED, BENIGN_SHIFT, IN_DISTRIBUTION, LOST, P
 from benchmark.tasks.coinrun import (
     BEHIND,
     BEHIND_AGENT,
+    BEYOND,
     COIN,
     EMPTY,
     GROUND,
     LEAST_COLUMN,
+    VIEW,
     WALL,
     WALL_TOP,
     WIDTH,
@@ -27,6 +30,7 @@ from benchmark.tasks.coinrun import (
     ground,
     right_end,
 )
+from benchmark.tasks.procgen.games import PHOTOGRAPH
 from benchmark.tasks.procgen.state import GameState
 from benchmark.tasks.procgen.task import UNMOVED, ProcgenLevels
 
@@ -175,3 +179,23 @@ def test_who_dies_and_who_runs_out_of_time_are_told_apart(task: CoinRun, splits:
     assert int(still.timed_out.sum()) >= COUNT - 2
     running = play(task, splits[IN_DISTRIBUTION], lambda env: lambda _seen: (torch.full((env.num_envs,), 7), None))
     assert bool((running.length[~running.timed_out] < task.time_limit).all())
+
+
+@pytest.mark.parametrize("split", [GROUND, BEHIND_AGENT])
+def test_overview_is_made_of_what_pictures_show(task: CoinRun, splits: dict[str, ProcgenLevels], split: str) -> None:
+    env = task.make_env(1)
+    env.reset(splits[split][:1])
+    state, overview = env.game_state(0), env.overview()
+    pixels, cell = overview.pixels(), PHOTOGRAPH / VIEW
+    assert pixels.shape[1] == round((right_end(task.level_states(splits[split].seed[:1].tolist())[0]) + BEYOND) * cell)
+    assert overview.agent is not None
+    top, left = (round(place - cell) for place in overview.agent)
+    around = pixels[max(top, 0) : top + 2 * round(cell), max(left, 0) : left + 2 * round(cell)]
+    middle = env.picture().pixels()[PHOTOGRAPH // 2 - round(cell) :, PHOTOGRAPH // 2 - round(cell) + max(-left, 0) :]
+    same = (around.float() - middle[: around.shape[0], : around.shape[1]].float()).abs().mean(dim=2) < 32
+    assert same.float().mean() > 0.9
+
+    row, column = np.argwhere(state.grid == COIN)[0]
+    y, x = pixels.shape[0] - (row + 0.5) * cell, (column + 0.5) * cell
+    red, green, blue = pixels[round(y), round(x)].tolist()
+    assert min(red, green) > blue + 60, "the coin is yellow"

@@ -83,3 +83,9 @@ def test_bar(value: float, name: str) -> None:
     assert bar(value) == name
     filled = sum(row[1] == "b" for row in TILES[name].rows)
     assert filled == 2 * int(name[-1])
+
+
+def test_agent_is_in_the_middle_of_its_cell() -> None:
+    picture = Picture(((("wall",), ("wall",), ("wall",)), (("wall",), ("floor", "agent", "key"), ("wall",))))
+    assert picture.agent == (24.0, 24.0)
+    assert Picture(((("bar0",), ("bar4",)),)).agent is None

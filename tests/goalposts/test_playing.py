@@ -193,6 +193,23 @@ def test_gif(tmp_path: Path, scale: int) -> None:
     assert shown(console) == f"Wrote {path}: {num_frames} frames, {path.stat().st_size / 1000:.0f} kB.\n"
 
 
+def test_still_has_the_agent_s_path(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "level.png"
+    play("corner", "proxy", console=screen(), parameters=SMALL, episodes=1, still=path, seed=3)
+    player = find_player("corner", "proxy", SMALL, None, 3, screen())
+    levels = player.task.shift_levels(player.task.shifts[0], 1, generator("play", "corner", player.task.shifts[0], 3))
+    frames = list(episode_frames(player, levels, "", overviews=True))
+    with Image.open(path) as still:
+        pixels = np.asarray(still.convert("RGB"))
+    first = frames[0].picture.pixels().numpy()
+    assert pixels.shape == first.shape
+    changed = (pixels != first).any(axis=2)
+    places = [frame.overview.agent for frame in frames if frame.overview is not None]
+    assert len(places) == len(frames) > 2
+    assert all(changed[round(y), round(x)] for y, x in filter(None, places))
+    assert changed.mean() < 0.2
+
+
 def test_gif_has_the_pictures_colors(tmp_path: Path) -> None:
     path = tmp_path / "episodes.gif"
     play("fraud", console=screen(), gif=path, episodes=1, seed=5)
@@ -230,6 +247,9 @@ def refused(task: str, policy: str, **options: Any) -> str:
         (("corner", "aligned"), {"scale": 5}, "scale is 5; give 1, 2, 3 or 4"),
         (("corner", "aligned"), {"gif": Path("episodes.png")}, "'episodes.png' is no GIF by its name"),
         (("corner", "aligned"), {"gif": Path("/proc/x/episodes.gif")}, "'/proc/x/episodes.gif' cannot be written"),
+        (("corner", "aligned"), {"still": Path("level.gif")}, "'level.gif' is no PNG by its name"),
+        (("corner", "aligned"), {"still": Path("/proc/x/level.png")}, "'/proc/x/level.png' cannot be written"),
+        (("fraud", "aligned"), {"still": Path("level.png")}, "in this task nobody moves about"),
         (
             ("corner", "aligned"),
             {"mitigation": "accel"},

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.errors import MissingPackageError
-from benchmark.tasks.procgen.state import GameState, agent_place
+from benchmark.tasks.procgen.state import GameState, agent_place, edited_bytes
 
 GENERATOR_NUMBERS = 625
 """Numbers in the text of a generator's state, its position among them where the library writes it."""
 FRAME = 64
 """Pixels along a frame's side."""
+PHOTOGRAPH = 512
+"""Pixels along a photograph's side."""
 RESET = -1
 """The action that ends an episode."""
 STATE_BYTES = 1 << 17
@@ -75,9 +77,10 @@ class Games:
         count: how many.
         look: difficulty and appearance.
         threads: of the games' own; 0 steps them in the caller's.
+        large: draw each frame for people as well.
     """
 
-    def __init__(self, game: str, count: int, look: Look, threads: int = 0) -> None:
+    def __init__(self, game: str, count: int, look: Look, threads: int = 0, large: bool = False) -> None:
         self.game = game
         self.count = count
         self._games = _wheel()(
@@ -87,6 +90,7 @@ class Games:
             num_levels=0,
             rand_seed=0,
             num_threads=threads,
+            render_mode="rgb_array" if large else None,
             distribution_mode=look.mode,
             use_backgrounds=look.backgrounds,
             use_monochrome_assets=look.plain,
@@ -113,6 +117,10 @@ class Games:
         """Return which games had completed their level when their last episode ended, ``bool[count]``."""
         return np.array([info["prev_level_complete"] for info in self._games.get_info()], dtype=bool)
 
+    def photographs(self) -> list[NDArray[np.uint8]]:
+        """Return what large games show now, each ``uint8[512, 512, 3]``."""
+        return [info["rgb"] for info in self._games.get_info()]
+
     def get(self, index: int) -> bytes:
         """Return the state of one game."""
         size = self._games.call_c_func("get_state", index, self._buffer, STATE_BYTES)
@@ -125,6 +133,30 @@ class Games:
     def set(self, index: int, state: bytes) -> None:
         """Set one game to a state; bytes that do not parse end the process."""
         self._games.call_c_func("set_state", index, state, len(state))
+
+
+class Camera:
+    """Draws states of a game for people: large, and with all its textures, however plain an agent sees it."""
+
+    def __init__(self, game: str, look: Look) -> None:
+        self._games = Games(game, 1, dataclasses.replace(look, plain=False, paint_velocity=False), large=True)
+
+    def photograph(self, state: GameState, center: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+        """Return a picture of a state, ``uint8[512, 512, 3]``.
+
+        Args:
+            state: what is drawn.
+            center: x and y, in cells, of what is in the middle, in games whose view follows the agent: that by default.
+        """
+        drawn = state.copy()
+        drawn.options["monochrome_assets"] = drawn.options["paint_velocity"] = 0
+        if center is not None:  # The view follows the last of all agents; so another one, which is invisible.
+            drawn.entities = np.concatenate([drawn.entities, drawn.agent])
+            drawn.entities["x"][-1], drawn.entities["y"][-1] = center
+            drawn.entities["alpha"][-1] = 0.0
+        self._games.set(0, edited_bytes(drawn, self._games.game))
+        self._games.observe()
+        return self._games.photographs()[0]
 
 
 class LevelMaker:

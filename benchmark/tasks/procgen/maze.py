@@ -16,7 +16,7 @@ from benchmark.tasks.base import Advance, BatchedEnv
 from benchmark.tasks.drawing import Picture
 from benchmark.tasks.grid import distances, open_cell
 from benchmark.tasks.procgen.state import GameState
-from benchmark.tasks.procgen.task import NOWHERE, UNMOVED, FramePicture, ProcgenEnv, ProcgenLevels, ProcgenTask
+from benchmark.tasks.procgen.task import NOWHERE, UNMOVED, Photograph, ProcgenEnv, ProcgenLevels, ProcgenTask
 
 WALL = 51
 """Code of the grid."""
@@ -214,13 +214,15 @@ class MazeEnv(ProcgenEnv):
         return super()._advance(self._cardinal[actions])
 
     def picture(self, index: int = 0) -> Picture:
+        return Photograph(self.overview(index).cells, rgb=self.camera.photograph(self.visible_state(index)).tobytes())
+
+    def overview(self, index: int = 0) -> Picture:
         side = self.task.side
         walls = self.state["walls"][index].flatten().tolist()
         cells: list[tuple[str, ...]] = [("wall",) if wall else ("floor",) for wall in walls]
         for cell, tile in (*self.task.tiles(self, index), (int(self.state["agent"][index]), "agent")):
             cells[cell] += (tile,)
-        rows = tuple(tuple(cells[row * side : (row + 1) * side]) for row in reversed(range(side)))
-        return FramePicture(rows, frame=self.games.observe().frames[index].tobytes())
+        return Picture(tuple(tuple(cells[row * side : (row + 1) * side]) for row in reversed(range(side))))
 
 
 def unmoved(seeds: Tensor) -> ProcgenLevels:

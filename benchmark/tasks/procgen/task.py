@@ -21,7 +21,7 @@ from benchmark.errors import RequestError
 from benchmark.tasks.base import Advance, BatchedEnv, Task
 from benchmark.tasks.drawing import Picture
 from benchmark.tasks.levels import Levels
-from benchmark.tasks.procgen.games import FRAME, MODES, Games, LevelMaker, Look
+from benchmark.tasks.procgen.games import FRAME, MODES, PHOTOGRAPH, Camera, Games, LevelMaker, Look
 from benchmark.tasks.procgen.state import GameState, edited_bytes
 
 FIRST_RESERVED = 1 << 30
@@ -57,16 +57,22 @@ class ProcgenLevels(Levels):
 
 
 @dataclasses.dataclass(frozen=True)
-class FramePicture(Picture):
-    """The game's own picture, with a table of tiles for the terminal."""
+class Photograph(Picture):
+    """A picture in the game's own graphics, with a table of tiles for the terminal."""
 
-    frame: bytes = b""
-    """``uint8[64, 64, 3]``"""
+    rgb: bytes = b""
+    """``uint8[height, width, 3]``"""
+    width: int = PHOTOGRAPH
+    place: tuple[float, float] | None = None
+    """Where the agent is, in pixels from the top and from the left."""
+
+    @property
+    def agent(self) -> tuple[float, float] | None:
+        return self.place
 
     def pixels(self) -> Tensor:
-        """Return the frame at four pixels a pixel, ``uint8[256, 256, 3]``."""
-        image = torch.frombuffer(bytearray(self.frame), dtype=torch.uint8).view(FRAME, FRAME, 3)
-        return image.repeat_interleave(4, dim=0).repeat_interleave(4, dim=1)
+        """Return the picture as ``uint8[height, width, 3]``."""
+        return torch.frombuffer(bytearray(self.rgb), dtype=torch.uint8).view(-1, self.width, 3)
 
 
 class ProcgenTask(Task[ProcgenLevels]):
@@ -228,11 +234,17 @@ class ProcgenEnv(BatchedEnv[ProcgenLevels]):
         self.games = Games(task.game, num_envs, task.look, task.threads)
         self._shown = torch.zeros(num_envs, *task.observation_shape, dtype=torch.uint8, device=self.device)
         """The observations last returned."""
+        self._ended = np.zeros(num_envs, dtype=bool)
+        """Which games have begun another episode by themselves."""
+        self._looked_at: dict[int, GameState] = {}
+        """States last drawn."""
+        self._camera: Camera | None = None
 
     def reset(self, levels: ProcgenLevels, where: Tensor | None = None, goals: Tensor | None = None) -> Tensor:
         rows = torch.arange(self.num_envs) if where is None else where.nonzero().squeeze(1).cpu()
         for row, state in zip(rows.tolist(), self.task.start_states(levels), strict=True):
             self.games.set(row, edited_bytes(state, self.task.game))
+        self._ended[rows.numpy()] = False
         first = self._observations(self.games.observe().frames[rows.numpy()])
         self._shown = self._shown.index_copy(0, rows.to(self.device), first)
         super().reset(levels, where, goals)
@@ -254,6 +266,7 @@ class ProcgenEnv(BatchedEnv[ProcgenLevels]):
             if now.any():
                 completed |= now & self.games.completed()
                 ended |= now
+        self._ended = ended
         over = torch.from_numpy(ended).to(self.device)
         shown = self._observations(seen.frames)
         self._shown = torch.where(over.view(-1, 1, 1, 1), self._shown, shown) if ended.any() else shown
@@ -294,8 +307,21 @@ class ProcgenEnv(BatchedEnv[ProcgenLevels]):
         """Return the whole state of one game."""
         return GameState.from_bytes(self.games.get(index))
 
+    def visible_state(self, index: int) -> GameState:
+        """Return the state of one game that is to be drawn: of one that is over, the last that was."""
+        if not self._ended[index] or index not in self._looked_at:
+            self._looked_at[index] = self.game_state(index)
+        return self._looked_at[index]
+
+    @property
+    def camera(self) -> Camera:
+        """Draws this environment's games."""
+        if self._camera is None:
+            self._camera = Camera(self.task.game, self.task.look)
+        return self._camera
+
     def picture(self, index: int = 0) -> Picture:
-        state = self.game_state(index)
+        state = self.visible_state(index)
         height, width = state.grid.shape
         x, y = int(state.agent["x"][0]), int(state.agent["y"][0])
         rows, columns = min(SHOWN[0], height), min(SHOWN[1], width)
@@ -307,8 +333,7 @@ class ProcgenEnv(BatchedEnv[ProcgenLevels]):
             for r in range(bottom + rows - 1, bottom - 1, -1)
         ]
         cells[bottom + rows - 1 - y][x - left] += ("agent",)
-        frame = self.games.observe().frames[index].tobytes()
-        return FramePicture(tuple(tuple(row) for row in cells), frame=frame)
+        return Photograph(tuple(tuple(row) for row in cells), rgb=self.camera.photograph(state).tobytes())
 
     def state_dict(self) -> dict[str, Tensor]:
         states = [self.games.get(index) for index in range(self.num_envs)]
@@ -328,4 +353,5 @@ class ProcgenEnv(BatchedEnv[ProcgenLevels]):
             data = row[:size].tobytes()
             self.games.set(index, edited_bytes(GameState.from_bytes(data), self.task.game))
         self._shown = rest.pop("shown").to(self.device)
+        self._ended[:] = False
         super().load_state_dict(rest)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
@@ -18,6 +18,7 @@ from benchmark.randomness import generator as stream
 from benchmark.tasks import make_task
 from benchmark.tasks.base import BENIGN_SHIFT, IN_DISTRIBUTION
 from benchmark.tasks.gymnasium_env import GoalpostsEnv
+from benchmark.tasks.procgen.games import FRAME, PHOTOGRAPH, Games
 from benchmark.tasks.procgen.task import FIRST_RESERVED, NOWHERE, SEEDS, ProcgenEnv, ProcgenLevels, ProcgenTask
 from benchmark.training import checkpoint
 from benchmark.training.loop import Trainer
@@ -172,15 +173,45 @@ def test_a_goal_that_has_a_place_moves_alone(task: ProcgenTask) -> None:
     assert int((placed.goal_cell != levels.goal_cell).sum()) > 6
 
 
-def test_pictures_are_the_game_s_own(task: ProcgenTask) -> None:
+def test_pictures_are_the_game_s_own_and_leave_it_alone(task: ProcgenTask) -> None:
     env = task.make_env(1)
     env.reset(task.sample_levels(1, 0.0, stream("levels")))
+    before = env.games.get(0)
     picture = env.picture()
-    assert picture.pixels().shape == (256, 256, 3)
-    assert np.array_equal(picture.pixels().numpy()[::4, ::4], env.games.observe().frames[0])
+    assert env.games.get(0) == before
+    assert picture.pixels().shape == (PHOTOGRAPH, PHOTOGRAPH, 3)
+    own = Games(task.game, 1, dataclasses.replace(task.look, plain=False, paint_velocity=False))
+    state = env.game_state(0).copy()
+    state.options["monochrome_assets"] = state.options["paint_velocity"] = 0
+    own.set(0, state.to_bytes())
+    small = picture.pixels().float().view(FRAME, 8, FRAME, 8, 3).mean(dim=(1, 3))
+    assert (small - torch.from_numpy(own.observe().frames[0]).float()).abs().mean() < 12
     text = picture.text()
     assert "@" in text
     assert len(text.splitlines()) == len(picture.cells)
+
+
+def test_an_episode_that_is_over_keeps_its_last_picture(task: ProcgenTask) -> None:
+    env = task.make_env(1)
+    env.reset(task.sample_levels(1, 0.0, stream("levels")))
+    state = env.game_state(0).copy()
+    state.status["timeout"] = 1
+    env.games.set(0, state.to_bytes())
+    before = env.picture()
+    assert bool(env.step(actions(env, "over")).terminated)
+    assert torch.equal(env.picture().pixels(), before.pixels())
+    env.reset(task.sample_levels(1, 0.0, stream("others")))
+    assert not torch.equal(env.picture().pixels(), before.pixels())
+
+
+def test_overviews_tell_where_the_agent_is(task: ProcgenTask) -> None:
+    env = task.make_env(1)
+    env.reset(task.sample_levels(1, 0.0, stream("levels")))
+    overview = env.overview()
+    height, width, _ = overview.pixels().shape
+    assert overview.agent is not None
+    assert 0 < overview.agent[0] < height
+    assert 0 < overview.agent[1] < width
 
 
 @pytest.mark.filterwarnings("ignore:.*")
