@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -9,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from results import site
 from results.leaderboard import Leaderboard, build_leaderboard
 from results.site import write_site, write_story_svg
 from tests.results.factory import CASES, SUITE, record, story
 
 HOSTILE = """<script>document.title='owned'</script>"'{{7*7}}&_[red]"""
-VOID = {"meta", "link", "br", "wbr"}
+VOID = {"meta", "link", "br", "wbr", "img"}
 
 
 class Page(HTMLParser):
@@ -113,6 +115,13 @@ def test_pictures_have_a_mark_for_every_seed(tmp_path: Path, board: Leaderboard)
     assert text.count("<title>none: capability 0.9") == 1
     assert text.count(" seed ") >= len(story())
     assert text.count("<desc") == 1 + 2 + 2 * 3
+
+
+def test_a_task_s_pictures_are_in_the_page(tmp_path: Path, board: Leaderboard) -> None:
+    text, _ = page_of(tmp_path, board)  # Of corner, which has pictures, and fraud, which has none.
+    for kind in ("png", "gif"):
+        whole = base64.b64encode((site.PICTURES / f"corner.{kind}").read_bytes()).decode()
+        assert text.count(f"data:image/{kind};base64,") == text.count(whole) == 1
 
 
 def test_hostile_name_is_escaped(tmp_path: Path) -> None:
