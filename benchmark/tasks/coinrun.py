@@ -275,7 +275,7 @@ class CoinRunEnv(ProcgenEnv):
         height, width = round(rows * cell), round(columns * cell)
         x, y = float(state.agent["x"][0]), float(state.agent["y"][0])
         return Photograph(
-            self.picture(index).cells,
+            self.cells_around(state),
             rgb=mosaic[-height:, :width].tobytes(),
             width=width,
             place=(height - y * cell, x * cell),

@@ -322,6 +322,10 @@ class ProcgenEnv(BatchedEnv[ProcgenLevels]):
 
     def picture(self, index: int = 0) -> Picture:
         state = self.visible_state(index)
+        return Photograph(self.cells_around(state), rgb=self.camera.photograph(state).tobytes())
+
+    def cells_around(self, state: GameState) -> tuple[tuple[tuple[str, ...], ...], ...]:
+        """Return the cells around the agent, as a picture has them for the terminal."""
         height, width = state.grid.shape
         x, y = int(state.agent["x"][0]), int(state.agent["y"][0])
         rows, columns = min(SHOWN[0], height), min(SHOWN[1], width)
@@ -333,7 +337,7 @@ class ProcgenEnv(BatchedEnv[ProcgenLevels]):
             for r in range(bottom + rows - 1, bottom - 1, -1)
         ]
         cells[bottom + rows - 1 - y][x - left] += ("agent",)
-        return Photograph(tuple(tuple(row) for row in cells), rgb=self.camera.photograph(state).tobytes())
+        return tuple(tuple(row) for row in cells)
 
     def state_dict(self) -> dict[str, Tensor]:
         states = [self.games.get(index) for index in range(self.num_envs)]

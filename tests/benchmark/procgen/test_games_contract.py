@@ -20,10 +20,9 @@ from benchmark.tasks.base import BENIGN_SHIFT, IN_DISTRIBUTION
 from benchmark.tasks.gymnasium_env import GoalpostsEnv
 from benchmark.tasks.procgen.games import FRAME, PHOTOGRAPH, Games
 from benchmark.tasks.procgen.task import FIRST_RESERVED, NOWHERE, SEEDS, ProcgenEnv, ProcgenLevels, ProcgenTask
-from benchmark.training import checkpoint
 from benchmark.training.loop import Trainer
 from tests.small import GAMES, parameters
-from tests.toy import trainer
+from tests.toy import going_on, trainer
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in GAMES])
@@ -237,12 +236,8 @@ def test_resuming_is_exact(task: ProcgenTask, tmp_path: Path) -> None:
     stopped = game_trainer(task)
     for _ in range(2):
         stopped.iterate()
-    checkpoint.save(tmp_path, stopped.state_dict(), stopped.env_steps)
-    loaded = checkpoint.load(tmp_path)
-    assert loaded is not None
-    resumed = game_trainer(make_task(task.id, **parameters(task.id)))  # type: ignore[arg-type]
-    resumed.load_state_dict(loaded[0])
-    resumed.env_steps = loaded[1]
+    fresh = game_trainer(make_task(task.id, **parameters(task.id)))  # type: ignore[arg-type]
+    resumed = going_on(fresh, stopped, tmp_path)
     for _ in range(2):
         resumed.iterate()
     for name, weight in straight.module.state_dict().items():
