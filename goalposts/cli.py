@@ -49,6 +49,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print clean JSON on st
 FolderArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="The output folder of a run, or a suite's published records.")
 ]
+AddressOption = Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster: host:port or auto.")]
+GpusOption = Annotated[
+    float | None, typer.Option(metavar="F", help="Share of a GPU a cell takes; default 0.25 with CUDA, else 0.")
+]
+TasksOption = Annotated[list[str] | None, typer.Option(metavar="T", help="Only this task; may be repeated.")]
+RatesOption = Annotated[list[float] | None, typer.Option(metavar="A", help="Disambiguation rate; may be repeated.")]
 
 
 class Listing(StrEnum):
@@ -70,18 +76,14 @@ class SelectBy(StrEnum):
 def run(
     suite_name: Annotated[str, typer.Argument(metavar="SUITE", help="For example quick.")],
     folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/<suite>.")] = None,
-    address: Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster: host:port or auto.")] = None,
-    gpus_per_cell: Annotated[
-        float | None, typer.Option(metavar="F", help="Share of a GPU a cell takes; default 0.25 with CUDA, else 0.")
-    ] = None,
+    address: AddressOption = None,
+    gpus_per_cell: GpusOption = None,
     seeds: Annotated[int | None, typer.Option(metavar="N", help="Seeds 0 to N - 1.")] = None,
-    task: Annotated[list[str] | None, typer.Option(metavar="T", help="Only this task; may be repeated.")] = None,
+    task: TasksOption = None,
     mitigation: Annotated[
         list[str] | None, typer.Option(metavar="M", help="A registered name or path.py:Class; may be repeated.")
     ] = None,
-    alpha: Annotated[
-        list[float] | None, typer.Option(metavar="A", help="Disambiguation rate; may be repeated.")
-    ] = None,
+    alpha: RatesOption = None,
     tuned: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="The tuned.json of 'goalposts tune' for a mitigation; may be repeated."),
@@ -198,15 +200,11 @@ def tune(
     folder: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/tune-<suite>-<mitigation>.")
     ] = None,
-    address: Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster: host:port or auto.")] = None,
-    gpus_per_cell: Annotated[
-        float | None, typer.Option(metavar="F", help="Share of a GPU a cell takes; default 0.25 with CUDA, else 0.")
-    ] = None,
+    address: AddressOption = None,
+    gpus_per_cell: GpusOption = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Seeds of each trial, none of them the suite's.", min=1)] = 1,
-    task: Annotated[list[str] | None, typer.Option(metavar="T", help="Only this task; may be repeated.")] = None,
-    alpha: Annotated[
-        list[float] | None, typer.Option(metavar="A", help="Disambiguation rate; may be repeated.")
-    ] = None,
+    task: TasksOption = None,
+    alpha: RatesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Choose a mitigation's hyperparameters without a look at the test shifts. The same command resumes."""
