@@ -19,6 +19,8 @@ from benchmark.mitigation import Mitigation, check_mitigation
 from benchmark.plain import NAME, one_line
 
 GROUP = "goalposts.mitigations"
+OURS = "mitigations"
+"""The package of the built-in mitigations."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,28 +98,42 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _source_sha256(cls: type) -> str:
-    """Return the hash of the modules of the class and its bases, and of what each imports of its own package."""
-    sources: dict[str, Path] = {}
+def source_files(cls: type) -> dict[str, Path]:
+    """Return the Python files that make up a mitigation, by the names that its hash knows them by.
+
+    They are the modules of the class and of its bases, with all that these import of their own folder of mitigations:
+    for ours the folder ``mitigations``, for a lab's their package. The framework is never among them.
+    """
+    found: dict[str, Path] = {}
     for base in cls.__mro__[: cls.__mro__.index(Mitigation)]:
         if base.__module__.startswith(FILE_MODULE):
-            sources[FILE_MODULE] = Path(inspect.getfile(base))
+            found[FILE_MODULE] = Path(inspect.getfile(base))
         else:
-            _sources(base.__module__, sources)
+            _add_sources(base.__module__, _own_folder(base.__module__), found)
+    return found
+
+
+def _source_sha256(cls: type) -> str:
     digest = hashlib.sha256()
-    for name, path in sorted(sources.items()):
+    for name, path in sorted(source_files(cls).items()):
         digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def _sources(module: str, found: dict[str, Path]) -> dict[str, Path]:
-    """Add ``module``, its parent packages and, again and again, what they import of the same package to ``found``."""
-    spec = importlib.util.find_spec(module)
-    if module in found or spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return found
+def _own_folder(module: str) -> str:
+    """Return the package whose modules belong to a mitigation in ``module``."""
+    return OURS if module.startswith(f"{OURS}.") else module.partition(".")[0]
+
+
+def _add_sources(module: str, folder: str, found: dict[str, Path]) -> None:
+    """Add ``module``, its parent packages and, again and again, what they import of ``folder`` to ``found``."""
+    within = module == folder or module.startswith(f"{folder}.")
+    spec = importlib.util.find_spec(module) if within and module not in found else None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return
     found[module] = Path(spec.origin)
     parent, _, _ = module.rpartition(".")
-    imported = [parent] if parent else []
+    imported = [parent]
     package = module if spec.submodule_search_locations else parent
     for node in ast.walk(ast.parse(found[module].read_bytes())):
         if isinstance(node, ast.Import):
@@ -126,13 +142,12 @@ def _sources(module: str, found: dict[str, Path]) -> dict[str, Path]:
             base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             imported += [base, *(f"{base}.{alias.name}" for alias in node.names)]
     for name in imported:
-        if name.split(".")[0] == module.split(".")[0] and _is_module(name):
-            _sources(name, found)
-    return found
+        if _is_module(name):
+            _add_sources(name, folder, found)
 
 
 def _is_module(name: str) -> bool:
     try:
-        return importlib.util.find_spec(name) is not None
+        return bool(name) and importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False

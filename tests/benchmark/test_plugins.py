@@ -160,6 +160,20 @@ def test_the_sha256_covers_what_the_plugin_imports_of_its_package_and_no_more(
     assert plugins._source_sha256(cls) != before
 
 
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("none", {"", "none"}),
+        ("plr", {"", "plr", "level_buffer", "regret"}),
+        ("accel", {"", "accel", "plr", "level_buffer", "regret"}),
+        ("ask_for_help", {"", "ask_for_help", "ensemble"}),
+    ],
+)
+def test_the_sha256_of_a_built_in_mitigation_covers_its_own_folder_alone(name: str, files: set[str]) -> None:
+    found = plugins.source_files(load_plugin(name).cls)
+    assert set(found) == {f"{plugins.OURS}.{file}".rstrip(".") for file in files}
+
+
 def test_the_sha256_covers_a_base_class_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = plugin(tmp_path, "from goalposts import Mitigation\n\nclass Base(Mitigation): pass\n", "lab_base.py")
     monkeypatch.syspath_prepend(tmp_path)
