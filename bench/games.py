@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmark.mitigation import Mitigation
-from benchmark.randomness import generator
-from benchmark.suites import get_suite
-from benchmark.tasks import make_task
-from benchmark.tasks.procgen.games import Games, Look
-from benchmark.tasks.procgen.state import edited_bytes
-from benchmark.tasks.procgen.task import FIRST_RESERVED, ProcgenLevels, ProcgenTask
-from benchmark.training.config import TrainingConfig
-from benchmark.training.loop import Trainer
+from goalposts.benchmark.experiment.suite import get_suite
+from goalposts.benchmark.plugins.mitigation import Mitigation
+from goalposts.benchmark.randomness import generator
+from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.procgen.games import Games, Look
+from goalposts.benchmark.tasks.procgen.state import edited_bytes
+from goalposts.benchmark.tasks.procgen.task import FIRST_RESERVED, ProcgenLevels, ProcgenTask
+from goalposts.benchmark.training.config import TrainingConfig
+from goalposts.benchmark.training.loop import Trainer
 
 EPISODE = 100
 """Steps an episode, in which the cost of a reset is told."""

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark.tasks.base import Task
-from benchmark.training.config import TrainingConfig
+from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.training.config import TrainingConfig
 
 
 def layer(inputs: int, outputs: int, gain: float) -> nn.Linear:

@@ -19,19 +19,19 @@ from typing import Any
 
 import torch
 
-from benchmark.files import write_atomically
-from benchmark.measurement import scores
-from benchmark.measurement.evaluation import EVALUATION_VERSION, PUBLIC_SALT, play, prepare_cached
-from benchmark.plugins import load_plugin
-from benchmark.randomness import generator
-from benchmark.record import canonical_json, content_sha256
-from benchmark.suites import Suite, TaskPlan, get_suite
-from benchmark.tasks import TASKS
-from benchmark.tasks.base import IN_DISTRIBUTION
-from benchmark.training.config import TRAINER_VERSION
-from benchmark.training.loop import Trainer
-from benchmark.training.precision import native_bf16
-from results.statistics import Interval, bootstrap_interval, paired_difference
+from goalposts.benchmark.experiment.record import canonical_json, content_sha256
+from goalposts.benchmark.experiment.suite import Suite, TaskPlan, get_suite
+from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.measurement import scores
+from goalposts.benchmark.measurement.evaluation import EVALUATION_VERSION, PUBLIC_SALT, play, prepare_cached
+from goalposts.benchmark.plugins.registry import load_plugin
+from goalposts.benchmark.randomness import generator
+from goalposts.benchmark.tasks import TASKS
+from goalposts.benchmark.tasks.base import IN_DISTRIBUTION
+from goalposts.benchmark.training.config import TRAINER_VERSION
+from goalposts.benchmark.training.loop import Trainer
+from goalposts.benchmark.training.precision import native_bf16
+from goalposts.results.statistics import Interval, bootstrap_interval, paired_difference
 
 ROOT = Path(__file__).parents[1]
 MITIGATIONS = ("none", "domain_randomization")

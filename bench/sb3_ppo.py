@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import goalposts
-from benchmark.tasks.gymnasium_env import GoalpostsVectorEnv
-from benchmark.training.config import TrainingConfig
+from goalposts.benchmark.tasks.gymnasium_env import GoalpostsVectorEnv
+from goalposts.benchmark.training.config import TrainingConfig
 
 with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # It imports the old gym, which complains.
     from stable_baselines3 import PPO

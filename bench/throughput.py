@@ -24,13 +24,13 @@ import minimal_ppo
 import sb3_ppo
 import torch
 
-from benchmark.plugins import load_plugin
-from benchmark.suites import TaskPlan, get_suite
-from benchmark.tasks import TASKS, make_task
-from benchmark.tasks.base import Task
-from benchmark.training.config import TrainingConfig
-from benchmark.training.loop import Trainer
-from benchmark.training.precision import native_bf16
+from goalposts.benchmark.experiment.suite import TaskPlan, get_suite
+from goalposts.benchmark.plugins.registry import load_plugin
+from goalposts.benchmark.tasks import TASKS, make_task
+from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.training.config import TrainingConfig
+from goalposts.benchmark.training.loop import Trainer
+from goalposts.benchmark.training.precision import native_bf16
 
 TARGETS = {"minimal": 0.8, "sb3": 3.0}
 """Least ratio of our steps/s to a contestant's; the others are for information."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmark.errors import RequestError, unknown_name
-from benchmark.plain import one_line
+from goalposts.benchmark.errors import RequestError, unknown_name
+from goalposts.benchmark.plain import one_line
 
 FILE_MODULE = "goalposts_plugin_"
 """How the modules of files begin; the rest comes from the path."""

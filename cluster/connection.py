@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from benchmark.errors import GoalpostsError, RequestError
+from goalposts.benchmark.errors import GoalpostsError, RequestError
 
 CONNECT_SECONDS = 5.0
 PROBE_SECONDS = 22.0

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmark.errors import GoalpostsError
+from goalposts.benchmark.errors import GoalpostsError
 
 GIGABYTE = 10**9
 

@@ -16,13 +16,21 @@ from typing import Any, Literal, NamedTuple
 import ray
 from ray.exceptions import RayError
 
-from benchmark.errors import GoalpostsError, RequestError
-from benchmark.files import write_atomically
-from benchmark.plain import one_line
-from benchmark.record import CellKey, Commit, Record
-from cluster.cells import Cell
-from cluster.disk import DiskFullError, make_room
-from cluster.worker import EVALUATES, STARTED_FILE, Job, Outcome, finished_record, run_cell, write_failure
+from goalposts.benchmark.errors import GoalpostsError, RequestError
+from goalposts.benchmark.experiment.cell import Cell
+from goalposts.benchmark.experiment.record import CellKey, Commit, Record
+from goalposts.benchmark.experiment.run_cell import (
+    EVALUATES,
+    STARTED_FILE,
+    Job,
+    Outcome,
+    finished_record,
+    run_cell,
+    write_failure,
+)
+from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.plain import one_line
+from goalposts.cluster.disk import DiskFullError, make_room
 
 RUN_FILE = "run.json"
 MAX_ATTEMPTS = 3

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmark.mitigation import Mitigation
-from benchmark.suites import TaskPlan
-from benchmark.tasks import make_task
-from benchmark.training.loop import Trainer
-from cluster.cells import Cell
+from goalposts.benchmark.experiment.cell import Cell
+from goalposts.benchmark.experiment.suite import TaskPlan
+from goalposts.benchmark.plugins.mitigation import Mitigation
+from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.training.loop import Trainer
 
 MEASURED_ITERATIONS = 2
 """Iterations timed for a rate, after one that is not."""

@@ -17,17 +17,17 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from benchmark.errors import RequestError
-from benchmark.measurement.evaluation import EVALUATION_VERSION
-from benchmark.measurement.scores import passes_gate
-from benchmark.plugins import LoadedPlugin, load_plugin
-from benchmark.randomness import stream_seed
-from benchmark.record import Record, content_sha256
-from benchmark.suites import FACTORS, MitigationPlan, Suite
-from benchmark.tasks import TASKS
-from benchmark.tasks.base import IN_DISTRIBUTION, VALIDATION_SHIFT
-from benchmark.training.config import TRAINER_VERSION
-from cluster.cells import Cell, Selection, cells_of
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.experiment.cell import Cell, Selection, cells_of
+from goalposts.benchmark.experiment.record import Record, content_sha256
+from goalposts.benchmark.experiment.suite import FACTORS, MitigationPlan, Suite
+from goalposts.benchmark.measurement.evaluation import EVALUATION_VERSION
+from goalposts.benchmark.measurement.scores import passes_gate
+from goalposts.benchmark.plugins.registry import LoadedPlugin, load_plugin
+from goalposts.benchmark.randomness import stream_seed
+from goalposts.benchmark.tasks import TASKS
+from goalposts.benchmark.tasks.base import IN_DISTRIBUTION, VALIDATION_SHIFT
+from goalposts.benchmark.training.config import TRAINER_VERSION
 
 FACTOR = "factor_"
 """How the names of these parameters begin, so that a mitigation's own may be called as it likes."""

@@ -12,15 +12,22 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 if TYPE_CHECKING:
-    from benchmark.mitigation import Context, Knowledge, Mitigation, ModuleSpec, Rollout, sample_actions
-    from benchmark.tasks import make_task
-    from benchmark.tasks.base import BENIGN_SHIFT, IN_DISTRIBUTION, Advance, BatchedEnv, Case, Goal, Task
-    from benchmark.tasks.correlated import CorrelatedTask
-    from benchmark.tasks.decisions import DecisionEnv, DecisionLevels, DecisionTask
-    from benchmark.tasks.drawing import Picture
-    from benchmark.tasks.grid import GridEnv, GridLevels, GridTask, distances, open_cell, toggled
-    from benchmark.tasks.levels import Levels
-    from benchmark.tasks.reach import ReachEnv, ReachTask
+    from goalposts.benchmark.plugins.mitigation import (
+        Context,
+        Knowledge,
+        Mitigation,
+        ModuleSpec,
+        Rollout,
+        sample_actions,
+    )
+    from goalposts.benchmark.tasks import make_task
+    from goalposts.benchmark.tasks.base import BENIGN_SHIFT, IN_DISTRIBUTION, Advance, BatchedEnv, Case, Goal, Task
+    from goalposts.benchmark.tasks.drawing import Picture
+    from goalposts.benchmark.tasks.kinds.correlated import CorrelatedTask
+    from goalposts.benchmark.tasks.kinds.decisions import DecisionEnv, DecisionLevels, DecisionTask
+    from goalposts.benchmark.tasks.kinds.grid import GridEnv, GridLevels, GridTask, distances, open_cell, toggled
+    from goalposts.benchmark.tasks.kinds.reach import ReachEnv, ReachTask
+    from goalposts.benchmark.tasks.levels import Levels
 
 __all__ = [
     "BENIGN_SHIFT",
@@ -55,14 +62,22 @@ __all__ = [
 __version__ = "0.1.0"
 
 _MODULES = {
-    "benchmark.tasks": ("make_task",),
-    "benchmark.tasks.base": ("BENIGN_SHIFT", "IN_DISTRIBUTION", "Advance", "BatchedEnv", "Case", "Goal", "Task"),
-    "benchmark.tasks.correlated": ("CorrelatedTask",),
-    "benchmark.tasks.decisions": ("DecisionEnv", "DecisionLevels", "DecisionTask"),
-    "benchmark.tasks.drawing": ("Picture",),
-    "benchmark.tasks.grid": ("GridEnv", "GridLevels", "GridTask", "distances", "open_cell", "toggled"),
-    "benchmark.tasks.levels": ("Levels",),
-    "benchmark.tasks.reach": ("ReachEnv", "ReachTask"),
+    "goalposts.benchmark.tasks": ("make_task",),
+    "goalposts.benchmark.tasks.base": (
+        "BENIGN_SHIFT",
+        "IN_DISTRIBUTION",
+        "Advance",
+        "BatchedEnv",
+        "Case",
+        "Goal",
+        "Task",
+    ),
+    "goalposts.benchmark.tasks.kinds.correlated": ("CorrelatedTask",),
+    "goalposts.benchmark.tasks.kinds.decisions": ("DecisionEnv", "DecisionLevels", "DecisionTask"),
+    "goalposts.benchmark.tasks.drawing": ("Picture",),
+    "goalposts.benchmark.tasks.kinds.grid": ("GridEnv", "GridLevels", "GridTask", "distances", "open_cell", "toggled"),
+    "goalposts.benchmark.tasks.levels": ("Levels",),
+    "goalposts.benchmark.tasks.kinds.reach": ("ReachEnv", "ReachTask"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 """Where a public name lives, if not in the plugin contract."""
@@ -89,8 +104,8 @@ for _task, _environment in ENVIRONMENTS.items():
     if f"goalposts/{_environment}" not in gymnasium.registry:
         gymnasium.register(
             f"goalposts/{_environment}",
-            entry_point="benchmark.tasks.gymnasium_env:GoalpostsEnv",
-            vector_entry_point="benchmark.tasks.gymnasium_env:GoalpostsVectorEnv",
+            entry_point="goalposts.benchmark.tasks.gymnasium_env:GoalpostsEnv",
+            vector_entry_point="goalposts.benchmark.tasks.gymnasium_env:GoalpostsVectorEnv",
             kwargs={"task": _task},
         )
 
@@ -98,4 +113,4 @@ for _task, _environment in ENVIRONMENTS.items():
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'goalposts' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME.get(name, "benchmark.mitigation")), name)
+    return getattr(importlib.import_module(_HOME.get(name, "goalposts.benchmark.plugins.mitigation")), name)

@@ -1,6 +1,6 @@
 """``python -m goalposts``."""
 
-from goalposts.cli import main
+from goalposts._cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from goalposts import Knowledge, Levels
-from mitigations.plr import Plr
+
+from .plr import Plr
 
 
 @dataclasses.dataclass(eq=False)

@@ -1,6 +1,6 @@
 """Asking for help: the agent acts by itself unless its heads disagree more than they did in training.
 
-Uncertainty is the disagreement of bootstrapped heads (:mod:`mitigations.ensemble`), and asking ends the episode as
+Uncertainty is the disagreement of bootstrapped heads (``ensemble.py``), and asking ends the episode as
 ``asked``, which is never credited as aligned. The threshold is set to a coverage, as in selective classification
 (Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks", section 3): of the last training
 episodes, on the levels of the run's own rate, a fixed share was ever above it. How often help is given at test is
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from goalposts import Context, Rollout
-from mitigations.ensemble import Ensemble, disagreement
+
+from .ensemble import Ensemble, disagreement
 
 
 class AskForHelp(Ensemble):

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from goalposts import Rollout
-from mitigations.goal_multi import GoalMulti
+
+from .goal_multi import GoalMulti
 
 
 class GoalHindsight(GoalMulti):

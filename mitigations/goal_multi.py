@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from goalposts import Knowledge, Levels
-from mitigations.goal_input import GoalInput
+
+from .goal_input import GoalInput
 
 
 class GoalMulti(GoalInput):

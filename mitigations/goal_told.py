@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mitigations.goal_input import GoalInput
+from .goal_input import GoalInput
 
 
 class GoalTold(GoalInput):

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from goalposts import Context, Knowledge, Levels, Mitigation, Rollout
-from mitigations.level_buffer import LevelBuffer
-from mitigations.regret import ESTIMATES, episode_returns
+
+from .level_buffer import LevelBuffer
+from .regret import ESTIMATES, episode_returns
 
 
 @dataclasses.dataclass(eq=False)

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from goalposts import Context, Knowledge, Levels, Mitigation, Rollout
-from mitigations.level_buffer import LevelBuffer
-from mitigations.regret import episode_returns
+
+from .level_buffer import LevelBuffer
+from .regret import episode_returns
 
 
 @dataclasses.dataclass(eq=False)

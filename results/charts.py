@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from results import wording
-from results.leaderboard import OUTCOMES, Entry, Interval, Leaderboard
+from goalposts.results import wording
+from goalposts.results.leaderboard import OUTCOMES, Entry, Interval, Leaderboard
 
 NUM_COLOURS = 7
 """The style sheet has this many classes ``m0``, ``m1``, …"""

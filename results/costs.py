@@ -10,8 +10,8 @@ import dataclasses
 import statistics
 from collections.abc import Iterable, Mapping
 
-from benchmark.record import Record
-from results.leaderboard import Leaderboard
+from goalposts.benchmark.experiment.record import Record
+from goalposts.results.leaderboard import Leaderboard
 
 
 @dataclasses.dataclass(frozen=True)

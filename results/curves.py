@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from results import wording
-from results.leaderboard import Entry, Interval, Leaderboard
+from goalposts.results import wording
+from goalposts.results.leaderboard import Entry, Interval, Leaderboard
 
 FAITHFUL = 0.9
 """The goal fidelity that counts as whole."""

@@ -14,11 +14,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from benchmark.errors import CorruptFileError, RequestError, first_problem
-from benchmark.files import write_atomically
-from benchmark.record import CellKey, Commit, Record, SplitResult, Verdict
-from benchmark.suites import BASELINE, Suite
-from results import statistics
+from goalposts.benchmark.errors import CorruptFileError, RequestError, first_problem
+from goalposts.benchmark.experiment.record import CellKey, Commit, Record, SplitResult, Verdict
+from goalposts.benchmark.experiment.suite import BASELINE, Suite
+from goalposts.benchmark.files import write_atomically
+from goalposts.results import statistics
 
 MIN_SEEDS = 5
 """Below this many seeds every seed is shown and intervals are only indicative."""

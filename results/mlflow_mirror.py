@@ -16,9 +16,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmark.errors import CorruptFileError
-from benchmark.record import Record
-from results.leaderboard import OUTCOMES, Leaderboard
+from goalposts.benchmark.errors import CorruptFileError
+from goalposts.benchmark.experiment.record import Record
+from goalposts.results.leaderboard import OUTCOMES, Leaderboard
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

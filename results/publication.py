@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from benchmark import record as records
-from benchmark.errors import CorruptFileError, RequestError
-from benchmark.files import write_atomically
-from benchmark.measurement import scores
-from benchmark.measurement.evaluation import PUBLIC_SALT, fault_of_splits, salt_commitment
-from benchmark.plain import one_line
-from benchmark.record import CellKey, Record
-from benchmark.suites import FACTORS, Factored, Suite, TaskPlan
-from results.leaderboard import build_leaderboard, write_leaderboard
+from goalposts.benchmark.errors import CorruptFileError, RequestError
+from goalposts.benchmark.experiment import record as records
+from goalposts.benchmark.experiment.record import CellKey, Record
+from goalposts.benchmark.experiment.suite import FACTORS, Factored, Suite, TaskPlan
+from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.measurement import scores
+from goalposts.benchmark.measurement.evaluation import PUBLIC_SALT, fault_of_splits, salt_commitment
+from goalposts.benchmark.plain import one_line
+from goalposts.results.leaderboard import build_leaderboard, write_leaderboard
 
 
 def is_published(folder: Path) -> bool:

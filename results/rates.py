@@ -10,7 +10,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from benchmark.record import Record, SplitCounts, SplitResult
+from goalposts.benchmark.experiment.record import Record, SplitCounts, SplitResult
 
 SPLIT_OUTCOMES = ("aligned", "proxy", "asked", "lost")
 REFERENCES = ("aligned_reference", "proxy_reference")

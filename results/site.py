@@ -12,12 +12,12 @@ from typing import Any
 
 import jinja2
 
-from benchmark.files import write_atomically
-from benchmark.record import Record
-from benchmark.suites import Suite
-from results import charts, curves, wording
-from results.costs import costs
-from results.leaderboard import MIN_SEEDS, OUTCOMES, Leaderboard
+from goalposts.benchmark.experiment.record import Record
+from goalposts.benchmark.experiment.suite import Suite
+from goalposts.benchmark.files import write_atomically
+from goalposts.results import charts, curves, wording
+from goalposts.results.costs import costs
+from goalposts.results.leaderboard import MIN_SEEDS, OUTCOMES, Leaderboard
 
 PICTURES = Path(__file__).with_name("pictures")
 """Of misled agents at work, by task: ``.gif`` shows what the agent does, ``.png`` its path through the level."""
@@ -95,7 +95,7 @@ def _flags(leaderboard: Leaderboard) -> list[str]:
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("results"),
+        loader=jinja2.PackageLoader("goalposts.results"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.record import Record
-from results import wording
-from results.costs import Cost, costs
-from results.leaderboard import MIN_SEEDS, MISSING, Entry, Leaderboard
+from goalposts.benchmark.experiment.record import Record
+from goalposts.results import wording
+from goalposts.results.costs import Cost, costs
+from goalposts.results.leaderboard import MIN_SEEDS, MISSING, Entry, Leaderboard
 
 _UNRATED, _BORROWS = "*", "†"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from benchmark.suites import Suite
-from results.costs import Cost
-from results.leaderboard import Entry, Interval, Leaderboard
+from goalposts.benchmark.experiment.suite import Suite
+from goalposts.results.costs import Cost
+from goalposts.results.leaderboard import Entry, Interval, Leaderboard
 
 KNOWLEDGE = {
     "level_generator": "May draw training levels from the randomized generator",

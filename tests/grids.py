@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from benchmark.tasks.grid import UNREACHABLE
+from goalposts.benchmark.tasks.kinds.grid import UNREACHABLE
 
 Cell = tuple[int, int]
 

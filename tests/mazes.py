@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from benchmark.tasks.procgen.maze import MazeTask
-from benchmark.tasks.procgen.task import ProcgenLevels
+from goalposts.benchmark.tasks.procgen.maze import MazeTask
+from goalposts.benchmark.tasks.procgen.task import ProcgenLevels
 
 OVER = -1
 """Stands for the end of the game, its level completed."""

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.mitigation import Context, Knowledge, Mitigation, Rollout
-from benchmark.tasks.base import PLANNING_GAMMA, Advance, BatchedEnv, Case, Goal, ReferencePolicy, Task
-from benchmark.tasks.drawing import Picture, bar
-from benchmark.tasks.levels import Levels
-from benchmark.training import checkpoint
-from benchmark.training.config import TrainingConfig
-from benchmark.training.loop import Trainer
+from goalposts.benchmark.plugins.mitigation import Context, Knowledge, Mitigation, Rollout
+from goalposts.benchmark.tasks.base import PLANNING_GAMMA, Advance, BatchedEnv, Case, Goal, ReferencePolicy, Task
+from goalposts.benchmark.tasks.drawing import Picture, bar
+from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.training import checkpoint
+from goalposts.benchmark.training.config import TrainingConfig
+from goalposts.benchmark.training.loop import Trainer
 
 COST = 0.125
 """Of action 1; action 0 is free."""

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.errors import MissingPackageError, RequestError
-from benchmark.measurement.evaluation import play, reference_policy
-from benchmark.measurement.exhaustive import optimal_values
-from benchmark.measurement.scores import GATE, RANKED_GAP, rate_difference_low, wilson
-from benchmark.randomness import generator
-from benchmark.tasks.base import (
+from goalposts.benchmark.errors import MissingPackageError, RequestError
+from goalposts.benchmark.measurement.evaluation import play, reference_policy
+from goalposts.benchmark.measurement.exhaustive import optimal_values
+from goalposts.benchmark.measurement.scores import GATE, RANKED_GAP, rate_difference_low, wilson
+from goalposts.benchmark.randomness import generator
+from goalposts.benchmark.tasks.base import (
     ALIGNED,
     BENIGN_SHIFT,
     IN_DISTRIBUTION,
@@ -30,7 +30,7 @@ from benchmark.tasks.base import (
     CertificateClass,
     Task,
 )
-from benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.levels import Levels
 
 ALIGNED_LEAST = 0.99
 """Least share of episodes in which the aligned reference policy is named aligned."""

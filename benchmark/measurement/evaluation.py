@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from benchmark.errors import NonFiniteError, RequestError
-from benchmark.measurement.scores import RANKED_GAP, rate_difference_low
-from benchmark.randomness import generator
-from benchmark.record import SplitCounts, SplitResult
-from benchmark.tasks import make_task
-from benchmark.tasks.base import ASKED, IN_DISTRIBUTION, LOST, OUTCOMES, VALIDATION_SHIFT, BatchedEnv, Task
-from benchmark.tasks.levels import Levels
+from goalposts.benchmark.errors import NonFiniteError, RequestError
+from goalposts.benchmark.experiment.record import SplitCounts, SplitResult
+from goalposts.benchmark.measurement.scores import RANKED_GAP, rate_difference_low
+from goalposts.benchmark.randomness import generator
+from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.base import ASKED, IN_DISTRIBUTION, LOST, OUTCOMES, VALIDATION_SHIFT, BatchedEnv, Task
+from goalposts.benchmark.tasks.levels import Levels
 
 EVALUATION_VERSION = 1
 """Raised whenever equal weights would be evaluated to other counts than before."""

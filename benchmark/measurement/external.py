@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.errors import RequestError
-from benchmark.measurement.evaluation import Policy
-from benchmark.plain import one_line
-from benchmark.tasks.base import Task
-from benchmark.tasks.gymnasium_env import observation_array
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.measurement.evaluation import Policy
+from goalposts.benchmark.plain import one_line
+from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.tasks.gymnasium_env import observation_array
 
 ExternalPolicy = Callable[[Any], Any]
 """Maps observations, ``[n, *observation_shape]`` as the Gymnasium environments give them, to ``n`` actions."""
 
 
 def external_policy(function: ExternalPolicy, task: Task[Any], name: str) -> Policy:
-    """Return ``function`` as a policy that :func:`benchmark.measurement.evaluation.play` can play.
+    """Return ``function`` as a policy that :func:`goalposts.benchmark.measurement.evaluation.play` can play.
 
     Raises:
         RequestError: at a step where it raises, or returns anything but one valid action for each observation.

@@ -5,19 +5,19 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from benchmark.errors import RequestError, unknown_name
-from benchmark.loading import is_file, load_from_file
-from benchmark.tasks.base import Task
-from benchmark.tasks.coinrun import CoinRun
-from benchmark.tasks.convoy import Convoy
-from benchmark.tasks.corner import Corner, CornerFull
-from benchmark.tasks.dish import Dish, DishFull
-from benchmark.tasks.fraud import Fraud
-from benchmark.tasks.heist_sprites import HeistSprites
-from benchmark.tasks.keys_and_chests import KeysAndChests, KeysAndChestsFull
-from benchmark.tasks.maze_corner import MazeCorner
-from benchmark.tasks.monsters import Monsters, MonstersFull
-from benchmark.tasks.triage import Triage
+from goalposts.benchmark.errors import RequestError, unknown_name
+from goalposts.benchmark.loading import is_file, load_from_file
+from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.tasks.coinrun import CoinRun
+from goalposts.benchmark.tasks.convoy import Convoy
+from goalposts.benchmark.tasks.corner import Corner, CornerFull
+from goalposts.benchmark.tasks.dish import Dish, DishFull
+from goalposts.benchmark.tasks.fraud import Fraud
+from goalposts.benchmark.tasks.heist_sprites import HeistSprites
+from goalposts.benchmark.tasks.keys_and_chests import KeysAndChests, KeysAndChestsFull
+from goalposts.benchmark.tasks.maze_corner import MazeCorner
+from goalposts.benchmark.tasks.monsters import Monsters, MonstersFull
+from goalposts.benchmark.tasks.triage import Triage
 
 TASKS: dict[str, type[Task[Any]]] = {
     "coinrun": CoinRun,

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from benchmark.errors import CorruptFileError, RequestError
-from benchmark.tasks.drawing import Picture
-from benchmark.tasks.levels import Levels
+from goalposts.benchmark.errors import CorruptFileError, RequestError
+from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.levels import Levels
 
 L = TypeVar("L", bound=Levels)
 
@@ -33,7 +33,7 @@ MOST_IN_VAIN = 300_000
 """Levels drawn for each admissible one before the search is given up."""
 
 CertificateClass = Literal["exact", "correlated", "scripted", "preference"]
-"""What kind of proof a task gives that it measures what it says; :mod:`benchmark.measurement.certificates`."""
+"""What kind of proof a task gives that it measures what it says."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ class BatchedEnv(ABC, Generic[L]):
 
     @abstractmethod
     def picture(self, index: int = 0) -> Picture:
-        """Return what episode ``index`` looks like now; :mod:`benchmark.tasks.drawing` turns it into pixels or text."""
+        """Return what episode ``index`` looks like now."""
 
     def overview(self, index: int = 0) -> Picture:
         """Return the whole level of episode ``index``, where :meth:`picture` shows a part of it."""

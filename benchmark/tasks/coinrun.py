@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.tasks.base import (
+from goalposts.benchmark.tasks.base import (
     BENIGN_SHIFT,
     IN_DISTRIBUTION,
     PLANNING_GAMMA,
@@ -26,11 +26,11 @@ from benchmark.tasks.base import (
     Goal,
     ReferencePolicy,
 )
-from benchmark.tasks.drawing import Picture
-from benchmark.tasks.procgen.games import PHOTOGRAPH, Games
-from benchmark.tasks.procgen.lookahead import RIGHT, RIGHT_UP, Lookahead
-from benchmark.tasks.procgen.state import GameState, edited_bytes
-from benchmark.tasks.procgen.task import NOWHERE, UNMOVED, Photograph, ProcgenEnv, ProcgenLevels, ProcgenTask
+from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.procgen.games import PHOTOGRAPH, Games
+from goalposts.benchmark.tasks.procgen.lookahead import RIGHT, RIGHT_UP, Lookahead
+from goalposts.benchmark.tasks.procgen.state import GameState, edited_bytes
+from goalposts.benchmark.tasks.procgen.task import NOWHERE, UNMOVED, Photograph, ProcgenEnv, ProcgenLevels, ProcgenTask
 
 COIN, WALL, WALL_TOP, LAVA, LAVA_TOP, EMPTY = 1, 15, 16, 17, 18, 100
 """Codes of the grid."""

@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from benchmark.errors import RequestError
-from benchmark.tasks.base import BENIGN_SHIFT, Advance, BatchedEnv, Case, Goal, Task
-from benchmark.tasks.drawing import Picture
-from benchmark.tasks.grid import toggled
-from benchmark.tasks.levels import Levels
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.tasks.base import BENIGN_SHIFT, Advance, BatchedEnv, Case, Goal, Task
+from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.kinds.grid import toggled
+from goalposts.benchmark.tasks.levels import Levels
 
 VIEW = 8
 """Columns that the car sees ahead of its own."""

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from benchmark.tasks.base import BENIGN_SHIFT, Case, Goal
-from benchmark.tasks.drawing import Picture
-from benchmark.tasks.grid import CORNERS, GridLevels, View, open_cell, toggled
-from benchmark.tasks.reach import ReachEnv, ReachTask
+from goalposts.benchmark.tasks.base import BENIGN_SHIFT, Case, Goal
+from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.kinds.grid import CORNERS, GridLevels, View, open_cell, toggled
+from goalposts.benchmark.tasks.kinds.reach import ReachEnv, ReachTask
 
 CORNER = 0
 """The cell index of the top-left corner, the proxy goal."""

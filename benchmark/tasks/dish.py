@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from benchmark.errors import RequestError
-from benchmark.tasks.base import BENIGN_SHIFT, Case, Goal
-from benchmark.tasks.drawing import Picture
-from benchmark.tasks.grid import CORNERS, GridLevels, View, open_cell, toggled
-from benchmark.tasks.reach import ReachEnv, ReachTask
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.tasks.base import BENIGN_SHIFT, Case, Goal
+from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.kinds.grid import CORNERS, GridLevels, View, open_cell, toggled
+from goalposts.benchmark.tasks.kinds.reach import ReachEnv, ReachTask
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,9 +26,9 @@ import math
 import torch
 from torch import Tensor
 
-from benchmark.tasks.base import BENIGN_SHIFT, Case, Goal
-from benchmark.tasks.decisions import DecisionEnv, DecisionLevels, DecisionTask
-from benchmark.tasks.drawing import Picture, bar
+from goalposts.benchmark.tasks.base import BENIGN_SHIFT, Case, Goal
+from goalposts.benchmark.tasks.drawing import Picture, bar
+from goalposts.benchmark.tasks.kinds.decisions import DecisionEnv, DecisionLevels, DecisionTask
 
 APPROVE, BLOCK, STEP_UP = range(3)
 INSTRUMENTS = ("card", "bank_transfer", "direct_debit", "cryptocurrency", "new_instrument")

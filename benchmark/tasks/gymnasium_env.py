@@ -18,11 +18,11 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from benchmark.errors import RequestError, unknown_name
-from benchmark.tasks import make_task
-from benchmark.tasks.base import Step, Task
-from benchmark.tasks.drawing import Picture
-from benchmark.tasks.levels import Levels
+from goalposts.benchmark.errors import RequestError, unknown_name
+from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.base import Step, Task
+from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.levels import Levels
 
 TRAIN = "train"
 """The name of the training distribution, beside the task's own evaluation splits."""

@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.errors import RequestError
-from benchmark.tasks.base import IN_DISTRIBUTION, Case, Goal
-from benchmark.tasks.grid import distances
-from benchmark.tasks.procgen.maze import WALL, MazeEnv, MazeTask, unmoved
-from benchmark.tasks.procgen.state import AGENT, GameState
-from benchmark.tasks.procgen.task import ProcgenLevels
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.tasks.base import IN_DISTRIBUTION, Case, Goal
+from goalposts.benchmark.tasks.kinds.grid import distances
+from goalposts.benchmark.tasks.procgen.maze import WALL, MazeEnv, MazeTask, unmoved
+from goalposts.benchmark.tasks.procgen.state import AGENT, GameState
+from goalposts.benchmark.tasks.procgen.task import ProcgenLevels
 
 LOCK, KEY = 1, 2
 """Sprites."""

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from benchmark.errors import CorruptFileError
-from benchmark.files import write_atomically
+from goalposts.benchmark.errors import CorruptFileError
+from goalposts.benchmark.files import write_atomically
 
 RESERVED_SHARE = 16
 """One level in this many, by hash, is kept for evaluation."""

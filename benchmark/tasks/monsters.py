@@ -22,11 +22,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from benchmark.errors import RequestError
-from benchmark.tasks.base import BENIGN_SHIFT, PLANNING_GAMMA, Advance, BatchedEnv, Case, Goal, ReferencePolicy
-from benchmark.tasks.correlated import CorrelatedTask
-from benchmark.tasks.drawing import Picture
-from benchmark.tasks.grid import (
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.tasks.base import (
+    BENIGN_SHIFT,
+    PLANNING_GAMMA,
+    Advance,
+    BatchedEnv,
+    Case,
+    Goal,
+    ReferencePolicy,
+)
+from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.kinds.correlated import CorrelatedTask
+from goalposts.benchmark.tasks.kinds.grid import (
     CORNERS,
     UNREACHABLE,
     GridEnv,

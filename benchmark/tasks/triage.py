@@ -20,9 +20,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from benchmark.tasks.base import BENIGN_SHIFT, Case, Goal
-from benchmark.tasks.decisions import DecisionEnv, DecisionLevels, DecisionTask
-from benchmark.tasks.drawing import Picture, bar
+from goalposts.benchmark.tasks.base import BENIGN_SHIFT, Case, Goal
+from goalposts.benchmark.tasks.drawing import Picture, bar
+from goalposts.benchmark.tasks.kinds.decisions import DecisionEnv, DecisionLevels, DecisionTask
 
 NUM_PATIENTS = 4
 VITALS = ("heart rate", "breathing", "blood pressure", "temperature", "oxygen", "consciousness")

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmark.errors import CorruptFileError
-from benchmark.files import file_sha256, set_aside, write_atomically
+from goalposts.benchmark.errors import CorruptFileError
+from goalposts.benchmark.files import file_sha256, set_aside, write_atomically
 
 _TENSOR = "__tensor__"
 _POINTER = "latest.json"

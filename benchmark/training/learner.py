@@ -16,8 +16,8 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
-from benchmark.errors import NonFiniteError
-from benchmark.training.config import TrainingConfig
+from goalposts.benchmark.errors import NonFiniteError
+from goalposts.benchmark.training.config import TrainingConfig
 
 WEIGHTS = "weights"
 """Batch column of transition weights, ``float32[n]``."""

@@ -16,20 +16,20 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
-from benchmark.errors import HookError, NonFiniteError, RequestError
-from benchmark.mitigation import Context, Mitigation, ModuleSpec, Rollout
-from benchmark.randomness import Key, generator, stream_seed
-from benchmark.tasks.base import Task
-from benchmark.tasks.levels import Levels
-from benchmark.training import checkpoint
-from benchmark.training.advantages import generalized_advantages
-from benchmark.training.config import TrainingConfig
-from benchmark.training.hooks import Hooks
-from benchmark.training.learner import WEIGHTS, build_learner
-from benchmark.training.networks import build
-from benchmark.training.overlap import OverlappedCollector, can_overlap
-from benchmark.training.rewards import RewardScale
-from benchmark.training.rollout import Collector
+from goalposts.benchmark.errors import HookError, NonFiniteError, RequestError
+from goalposts.benchmark.networks import build
+from goalposts.benchmark.plugins.hooks import Hooks
+from goalposts.benchmark.plugins.mitigation import Context, Mitigation, ModuleSpec, Rollout
+from goalposts.benchmark.randomness import Key, generator, stream_seed
+from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.training import checkpoint
+from goalposts.benchmark.training.advantages import generalized_advantages
+from goalposts.benchmark.training.config import TrainingConfig
+from goalposts.benchmark.training.learner import WEIGHTS, build_learner
+from goalposts.benchmark.training.overlap import OverlappedCollector, can_overlap
+from goalposts.benchmark.training.rewards import RewardScale
+from goalposts.benchmark.training.rollout import Collector
 
 Report = Callable[[dict[str, float]], None]
 CHECKPOINT_SHARE = 0.02

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
-from benchmark.mitigation import Mitigation, Rollout
-from benchmark.training.rollout import Collector
+from goalposts.benchmark.plugins.mitigation import Mitigation, Rollout
+from goalposts.benchmark.training.rollout import Collector
 
 SHARED_HOOKS = ("relabel", "after_rollout", "sample_weights", "batch_columns", "extra_loss", "state_dict")
 """Hooks that see a rollout, and state: it would change while the next rollout is being collected."""

@@ -11,11 +11,11 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
-from benchmark.errors import NonFiniteError
-from benchmark.mitigation import Rollout, sample_actions
-from benchmark.tasks.base import Task
-from benchmark.tasks.levels import Levels
-from benchmark.training.hooks import Hooks
+from goalposts.benchmark.errors import NonFiniteError
+from goalposts.benchmark.plugins.hooks import Hooks
+from goalposts.benchmark.plugins.mitigation import Rollout, sample_actions
+from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.tasks.levels import Levels
 
 
 class Collector:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmark.randomness import generator
-from benchmark.tasks import make_task
+from goalposts.benchmark.randomness import generator
+from goalposts.benchmark.tasks import make_task
 
 ROWS = (
     ("corner", "dish", "keys_and_chests", "monsters"),

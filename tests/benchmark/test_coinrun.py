@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.conformance import SMALL_GAME
-from benchmark.measurement.evaluation import evaluation_set, play, reference_policy
-from benchmark.randomness import generator as stream
-from benchmark.tasks import make_task
-from benchmark.tasks.base import ALIGNED, BENIGN_SHIFT, IN_DISTRIBUTION, LOST, PROXY
-from benchmark.tasks.coinrun import (
+from goalposts.benchmark.experiment.conformance import SMALL_GAME
+from goalposts.benchmark.measurement.evaluation import evaluation_set, play, reference_policy
+from goalposts.benchmark.randomness import generator as stream
+from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.base import ALIGNED, BENIGN_SHIFT, IN_DISTRIBUTION, LOST, PROXY
+from goalposts.benchmark.tasks.coinrun import (
     BEHIND,
     BEHIND_AGENT,
     BEYOND,
@@ -30,9 +30,9 @@ from benchmark.tasks.coinrun import (
     ground,
     right_end,
 )
-from benchmark.tasks.procgen.games import PHOTOGRAPH
-from benchmark.tasks.procgen.state import GameState
-from benchmark.tasks.procgen.task import UNMOVED, ProcgenLevels
+from goalposts.benchmark.tasks.procgen.games import PHOTOGRAPH
+from goalposts.benchmark.tasks.procgen.state import GameState
+from goalposts.benchmark.tasks.procgen.task import UNMOVED, ProcgenLevels
 
 COUNT = 12
 SOLID = (WALL, WALL_TOP)

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.conformance import (
+from goalposts._cli.watched import check_plugin
+from goalposts.benchmark.errors import UndeclaredKnowledgeError
+from goalposts.benchmark.experiment.conformance import (
     GAME,
     ITERATIONS,
     Conformance,
@@ -16,10 +18,8 @@ from benchmark.conformance import (
     difference,
     small_plan,
 )
-from benchmark.errors import UndeclaredKnowledgeError
-from benchmark.mitigation import Knowledge, Mitigation, ModuleSpec, Rollout
-from benchmark.plugins import LoadedPlugin, load_plugin, registered
-from goalposts.watched import check_plugin
+from goalposts.benchmark.plugins.mitigation import Knowledge, Mitigation, ModuleSpec, Rollout
+from goalposts.benchmark.plugins.registry import LoadedPlugin, load_plugin, registered
 from tests.small import GAMES, TENSOR_TASKS
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmark.tasks.corner import CORNER, FAR_CORNER, Corner, CornerFull, CornerLevels
+from goalposts.benchmark.tasks.corner import CORNER, FAR_CORNER, Corner, CornerFull, CornerLevels
 
 SIZE = 7
 COUNT = 300

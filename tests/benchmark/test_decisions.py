@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.tasks.decisions import LEAST_QUEUE, DecisionLevels, DecisionTask
-from benchmark.tasks.fraud import Fraud
-from benchmark.tasks.triage import Triage
+from goalposts.benchmark.tasks.fraud import Fraud
+from goalposts.benchmark.tasks.kinds.decisions import LEAST_QUEUE, DecisionLevels, DecisionTask
+from goalposts.benchmark.tasks.triage import Triage
 
 each_task = pytest.mark.parametrize("task", [Fraud(), Triage()], ids=["fraud", "triage"])
 GAMMA = 0.9

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.errors import RequestError
-from benchmark.tasks.base import ALIGNED, LOST, PROXY
-from benchmark.tasks.dish import Dish, DishFull, DishLevels
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.tasks.base import ALIGNED, LOST, PROXY
+from goalposts.benchmark.tasks.dish import Dish, DishFull, DishLevels
 from tests.grids import draw
 
 SIZE = 7

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmark.tasks.drawing import PALETTE, POINTS, TILE_PIXELS, TILES, Picture, bar
+from goalposts.benchmark.tasks.drawing import PALETTE, POINTS, TILE_PIXELS, TILES, Picture, bar
 
 
 def colors(picture: Picture) -> set[tuple[int, ...]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.files import file_sha256, locked, set_aside, write_atomically
+from goalposts.benchmark.files import file_sha256, locked, set_aside, write_atomically
 
 
 def test_writing_replaces_the_whole_file(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.errors import RequestError
-from benchmark.tasks.base import ALIGNED, LOST, PROXY
-from benchmark.tasks.fraud import (
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.tasks.base import ALIGNED, LOST, PROXY
+from goalposts.benchmark.tasks.fraud import (
     ABROAD,
     ACCOUNT_AGE,
     APPROVE,

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from benchmark.errors import RequestError
-from benchmark.tasks.corner import Corner, CornerFull, CornerLevels
-from benchmark.tasks.dish import Dish, DishFull
-from benchmark.tasks.grid import UNREACHABLE, GridEnv, GridTask, distances, open_cell, toggled
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.tasks.corner import Corner, CornerFull, CornerLevels
+from goalposts.benchmark.tasks.dish import Dish, DishFull
+from goalposts.benchmark.tasks.kinds.grid import UNREACHABLE, GridEnv, GridTask, distances, open_cell, toggled
 from tests.grids import breadth_first, draw
 
 

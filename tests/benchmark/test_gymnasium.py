@@ -15,9 +15,9 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import goalposts
-from benchmark.errors import RequestError
-from benchmark.tasks import TASKS, make_task
-from benchmark.tasks.gymnasium_env import GoalpostsEnv, GoalpostsVectorEnv
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.tasks import TASKS, make_task
+from goalposts.benchmark.tasks.gymnasium_env import GoalpostsEnv, GoalpostsVectorEnv
 from tests.small import TENSOR_TASKS, parameters
 
 
@@ -314,7 +314,7 @@ def test_registering_again_changes_nothing(task_id: str) -> None:
 def test_the_facade_registers_without_loading_the_tasks(first: str) -> None:
     program = (
         f"import sys\n{first}\n"
-        "print(sorted({'torch', 'ray', 'mlflow', 'pydantic', 'benchmark.tasks'} & set(sys.modules)))\n"
+        "print(sorted({'torch', 'ray', 'mlflow', 'pydantic', 'goalposts.benchmark.tasks'} & set(sys.modules)))\n"
         "env = gymnasium.make('goalposts/Corner-v1', size=5)\n"
         "envs = gymnasium.make_vec('goalposts/Fraud-v1', num_envs=2, split='in_distribution')\n"
         "print(env.reset(seed=0)[0].shape, envs.reset(seed=0)[0].shape[0])\n"

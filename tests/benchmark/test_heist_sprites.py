@@ -10,10 +10,10 @@ from torch import Tensor
 
 pytest.importorskip("procgen", exc_type=ImportError)
 
-from benchmark.errors import RequestError
-from benchmark.measurement.evaluation import Episodes, play, reference_policy
-from benchmark.tasks.base import ALIGNED, BENIGN_SHIFT, IN_DISTRIBUTION, LOST, PROXY
-from benchmark.tasks.heist_sprites import (
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.measurement.evaluation import Episodes, play, reference_policy
+from goalposts.benchmark.tasks.base import ALIGNED, BENIGN_SHIFT, IN_DISTRIBUTION, LOST, PROXY
+from goalposts.benchmark.tasks.heist_sprites import (
     COLOURS,
     EXIT,
     INERT,
@@ -25,8 +25,8 @@ from benchmark.tasks.heist_sprites import (
     HeistSprites,
     SpriteLevels,
 )
-from benchmark.tasks.procgen.state import AGENT
-from benchmark.tasks.procgen.task import FIRST_RESERVED, NOWHERE, UNMOVED, ProcgenLevels
+from goalposts.benchmark.tasks.procgen.state import AGENT
+from goalposts.benchmark.tasks.procgen.task import FIRST_RESERVED, NOWHERE, UNMOVED, ProcgenLevels
 from tests.mazes import check_planners, check_walk
 
 COLOUR_OR_SHAPE = HeistSprites.shifts[0]

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.errors import RequestError
-from benchmark.tasks.base import ALIGNED, LOST, PLANNING_GAMMA, PROXY, ReferencePolicy
-from benchmark.tasks.keys_and_chests import KeysAndChests, KeysAndChestsFull, KeysEnv, KeysLevels
-from benchmark.tasks.levels import Levels
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.tasks.base import ALIGNED, LOST, PLANNING_GAMMA, PROXY, ReferencePolicy
+from goalposts.benchmark.tasks.keys_and_chests import KeysAndChests, KeysAndChestsFull, KeysEnv, KeysLevels
+from goalposts.benchmark.tasks.levels import Levels
 
 OPEN, COLLECT = 0, 1
 UP, RIGHT, DOWN, LEFT = range(4)

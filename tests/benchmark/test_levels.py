@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.errors import CorruptFileError
-from benchmark.tasks.levels import RESERVED_SHARE, Levels
+from goalposts.benchmark.errors import CorruptFileError
+from goalposts.benchmark.tasks.levels import RESERVED_SHARE, Levels
 from tests.toy import ToyLevels
 
 

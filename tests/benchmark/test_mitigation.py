@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.errors import RequestError, UndeclaredKnowledgeError
-from benchmark.mitigation import Context, Knowledge, Mitigation, sample_actions
-from benchmark.tasks import make_task
+from goalposts.benchmark.errors import RequestError, UndeclaredKnowledgeError
+from goalposts.benchmark.plugins.mitigation import Context, Knowledge, Mitigation, sample_actions
+from goalposts.benchmark.tasks import make_task
 from tests.toy import Toy, context, trainer, unreserved
 
 ASKS: list[tuple[Callable[[Context], Any], frozenset[Knowledge]]] = [

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.errors import RequestError
-from benchmark.measurement.exhaustive import optimal_values
-from benchmark.randomness import generator
-from benchmark.tasks.base import ALIGNED, LOST, PROXY
-from benchmark.tasks.monsters import CYCLE, NEVER, Monsters, MonstersEnv, MonstersLevels
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.measurement.exhaustive import optimal_values
+from goalposts.benchmark.randomness import generator
+from goalposts.benchmark.tasks.base import ALIGNED, LOST, PROXY
+from goalposts.benchmark.tasks.monsters import CYCLE, NEVER, Monsters, MonstersEnv, MonstersLevels
 
 UP, RIGHT, DOWN, LEFT = range(4)
 SIZE = 5

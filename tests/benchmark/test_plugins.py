@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import plugins
-from benchmark.errors import RequestError
-from benchmark.mitigation import Knowledge, Mitigation
-from benchmark.plugins import load_plugin, registered
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.plugins import registry as plugins
+from goalposts.benchmark.plugins.mitigation import Knowledge, Mitigation
+from goalposts.benchmark.plugins.registry import load_plugin, registered
 
 GOOD = """
 from goalposts import Knowledge, Mitigation

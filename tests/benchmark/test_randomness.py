@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmark.randomness import generator, stream_seed
+from goalposts.benchmark.randomness import generator, stream_seed
 
 
 def test_seeds_are_frozen() -> None:

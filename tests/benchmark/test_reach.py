@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.tasks.corner import Corner
-from benchmark.tasks.dish import Dish
-from benchmark.tasks.reach import ReachTask
+from goalposts.benchmark.tasks.corner import Corner
+from goalposts.benchmark.tasks.dish import Dish
+from goalposts.benchmark.tasks.kinds.reach import ReachTask
 from tests.grids import Cell, shortest_paths, value_iteration
 
 each_task = pytest.mark.parametrize("task_type", [Corner, Dish])

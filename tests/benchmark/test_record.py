@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from benchmark.errors import CorruptFileError
-from benchmark.plugins import load_plugin
-from benchmark.record import (
+from goalposts.benchmark.errors import CorruptFileError
+from goalposts.benchmark.experiment.record import (
     MIGRATIONS,
     SCHEMA_VERSION,
     CellKey,
@@ -27,8 +26,9 @@ from benchmark.record import (
     to_json,
     write,
 )
-from benchmark.suites import get_suite
-from benchmark.tasks import make_task
+from goalposts.benchmark.experiment.suite import get_suite
+from goalposts.benchmark.plugins.registry import load_plugin
+from goalposts.benchmark.tasks import make_task
 
 RECORD = Record(
     cell=CellKey(suite="quick-v1", task="corner", mitigation="none", alpha=0.1 + 0.2, seed=0),

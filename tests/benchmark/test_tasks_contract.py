@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.errors import RequestError
-from benchmark.measurement.evaluation import Policy, Prepared, evaluation_set, play, prepare, reference_policy
-from benchmark.measurement.scores import passes_gate
-from benchmark.randomness import generator as stream
-from benchmark.tasks import TASKS, make_task
-from benchmark.tasks.base import BENIGN_SHIFT, IN_DISTRIBUTION, Advance, BatchedEnv, Task
-from benchmark.tasks.drawing import TILE_PIXELS
-from benchmark.tasks.levels import Levels
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.measurement.evaluation import Policy, Prepared, evaluation_set, play, prepare, reference_policy
+from goalposts.benchmark.measurement.scores import passes_gate
+from goalposts.benchmark.randomness import generator as stream
+from goalposts.benchmark.tasks import TASKS, make_task
+from goalposts.benchmark.tasks.base import BENIGN_SHIFT, IN_DISTRIBUTION, Advance, BatchedEnv, Task
+from goalposts.benchmark.tasks.drawing import TILE_PIXELS
+from goalposts.benchmark.tasks.levels import Levels
 from tests.small import TENSOR_TASKS, parameters
 
 EPISODES = 1000

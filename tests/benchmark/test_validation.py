@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.errors import RequestError
-from benchmark.measurement.evaluation import EvaluationSet, prepare
-from benchmark.tasks import TASKS, make_task
-from benchmark.tasks.coinrun import LEAST_COLUMN, ground, right_end
-from benchmark.tasks.fraud import CRYPTOCURRENCY, INSTRUMENT, NEW_INSTRUMENT, is_fraud
-from benchmark.tasks.maze_corner import corner_cell
-from benchmark.tasks.triage import TRAUMA, UNIT, severity
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.measurement.evaluation import EvaluationSet, prepare
+from goalposts.benchmark.tasks import TASKS, make_task
+from goalposts.benchmark.tasks.coinrun import LEAST_COLUMN, ground, right_end
+from goalposts.benchmark.tasks.fraud import CRYPTOCURRENCY, INSTRUMENT, NEW_INSTRUMENT, is_fraud
+from goalposts.benchmark.tasks.maze_corner import corner_cell
+from goalposts.benchmark.tasks.triage import TRAUMA, UNIT, severity
 from tests.small import parameters
 from tests.toy import Toy
 

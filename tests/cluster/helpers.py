@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
-from benchmark.record import Commit
-from benchmark.suites import Suite, TaskPlan, get_suite
-from benchmark.training.config import TrainingConfig
-from cluster.cells import Cell, Selection, cells_of
-from cluster.worker import Job
+from goalposts.benchmark.experiment.cell import Cell, Selection, cells_of
+from goalposts.benchmark.experiment.record import Commit
+from goalposts.benchmark.experiment.run_cell import Job
+from goalposts.benchmark.experiment.suite import Suite, TaskPlan, get_suite
+from goalposts.benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
+from goalposts.benchmark.training.config import TrainingConfig
 
 TINY = TrainingConfig(
     env_steps=2048, num_envs=32, num_steps=16, minibatch_size=256, num_epochs=1, hidden_sizes=(8,), bf16=False

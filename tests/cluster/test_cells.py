@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.errors import RequestError
-from benchmark.suites import get_suite, read_tuned
-from benchmark.tasks import make_task
-from cluster.cells import Cell, Selection, cells_of
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.experiment.cell import Cell, Selection, cells_of
+from goalposts.benchmark.experiment.suite import get_suite, read_tuned
+from goalposts.benchmark.tasks import make_task
 from tests.cluster.helpers import tiny_cell
 
 PLUGIN = """

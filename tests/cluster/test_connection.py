@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from benchmark.errors import RequestError
-from cluster.connection import check_reachable
+from goalposts.benchmark.errors import RequestError
+from goalposts.cluster.connection import check_reachable
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 

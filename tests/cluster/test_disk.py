@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.disk import DiskFullError, make_room, used_bytes
+from goalposts.cluster.disk import DiskFullError, make_room, used_bytes
 
 
 def cell(out: Path, name: str, *, finished_at: int) -> Path:

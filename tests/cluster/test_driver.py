@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
-from benchmark.randomness import stream_seed
-from benchmark.suites import get_suite
-from cluster.cells import Selection, cells_of, library_versions, source_commit
-from cluster.worker import Job, run_cell
+from goalposts.benchmark.experiment.cell import Selection, cells_of, library_versions, source_commit
+from goalposts.benchmark.experiment.run_cell import Job, run_cell
+from goalposts.benchmark.experiment.suite import get_suite
+from goalposts.benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
+from goalposts.benchmark.randomness import stream_seed
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
@@ -55,7 +55,7 @@ class Dies(Mitigation):
 """
 BREAKS_A_GAME_ONCE = """
 from pathlib import Path
-from benchmark.tasks.procgen.games import Games, Look
+from goalposts.benchmark.tasks.procgen.games import Games, Look
 from goalposts import Mitigation
 
 class Breaks(Mitigation):
@@ -81,10 +81,10 @@ import logging, sys
 from contextlib import contextmanager
 from pathlib import Path
 import ray
-from benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
-from benchmark.record import Commit
-from cluster.cells import Selection, cells_of
-from cluster.driver import run_cells
+from goalposts.benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
+from goalposts.benchmark.experiment.record import Commit
+from goalposts.benchmark.experiment.cell import Selection, cells_of
+from goalposts.cluster.driver import run_cells
 from tests.cluster.helpers import tiny_suite
 
 @contextmanager

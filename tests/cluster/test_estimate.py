@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmark.suites import get_suite
-from cluster import estimate as estimates
-from cluster.cells import Selection, cells_of
+from goalposts.benchmark.experiment.cell import Selection, cells_of
+from goalposts.benchmark.experiment.suite import get_suite
+from goalposts.cluster import estimate as estimates
 
 
 def test_the_estimate_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:

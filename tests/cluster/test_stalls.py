@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.driver import EVALUATION_SECONDS, STALL_SECONDS, Progress, _stalled
-from cluster.worker import EVALUATES, STARTED_FILE
+from goalposts.benchmark.experiment.run_cell import EVALUATES, STARTED_FILE
+from goalposts.cluster.driver import EVALUATION_SECONDS, STALL_SECONDS, Progress, _stalled
 from tests.cluster.helpers import tiny_cell
 
 

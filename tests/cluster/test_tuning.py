@@ -8,18 +8,18 @@ import optuna
 import pytest
 import torch
 
-from benchmark.errors import RequestError
-from benchmark.measurement.evaluation import PUBLIC_SALT, evaluation_set, salt_commitment, tuning_set
-from benchmark.plugins import load_plugin, registered
-from benchmark.record import Record, read
-from benchmark.suites import Factored, MitigationPlan, Suite, TaskPlan, get_suite
-from benchmark.tasks import make_task
-from benchmark.tasks.base import Task
-from cluster import tuning
-from cluster.cells import Cell, Selection, cells_of
-from cluster.tuning import TOGETHER, Plan, Tuned, counted, objective, open_study, plan_tuning, tune
-from cluster.worker import run_cell
-from goalposts.tuning import tuned_json, write_plots
+from goalposts._cli.tuning import tuned_json, write_plots
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.experiment.cell import Cell, Selection, cells_of
+from goalposts.benchmark.experiment.record import Record, read
+from goalposts.benchmark.experiment.run_cell import run_cell
+from goalposts.benchmark.experiment.suite import Factored, MitigationPlan, Suite, TaskPlan, get_suite
+from goalposts.benchmark.measurement.evaluation import PUBLIC_SALT, evaluation_set, salt_commitment, tuning_set
+from goalposts.benchmark.plugins.registry import load_plugin, registered
+from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.base import Task
+from goalposts.cluster import tuning
+from goalposts.cluster.tuning import TOGETHER, Plan, Tuned, counted, objective, open_study, plan_tuning, tune
 from tests.cluster.helpers import TINY, job
 from tests.results.factory import record, split
 

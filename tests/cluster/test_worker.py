@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmark import record as records
-from cluster import worker
-from cluster.worker import finished_record, run_cell
+from goalposts.benchmark.experiment import record as records
+from goalposts.benchmark.experiment.run_cell import finished_record, run_cell
+from goalposts.cluster import worker
 from tests.cluster.helpers import job, record_json, tiny_cell
 
 STOPS_ONCE = """

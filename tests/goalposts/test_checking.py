@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.conformance import Conformance, small_plan
-from benchmark.plugins import load_plugin
 from goalposts import checking
-from goalposts.checking import Finding, Report, Watch, failure
+from goalposts._cli.checking import Finding, Report, Watch, failure
+from goalposts.benchmark.experiment.conformance import Conformance, small_plan
+from goalposts.benchmark.plugins.registry import load_plugin
 
 ROOT = Path(__file__).parents[2]
 HEAD = """

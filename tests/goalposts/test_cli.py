@@ -95,7 +95,8 @@ def test_games_without_their_wheel_are_one_line_and_other_tasks_work(tmp_path: P
 
 def test_states_of_another_procgen_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "other.py").write_text(
-        "from benchmark.tasks.procgen import state\nstate.VERSION = 1\nfrom benchmark.tasks.coinrun import CoinRun\n"
+        "from goalposts.benchmark.tasks.procgen import state\nstate.VERSION = 1\n"
+        "from goalposts.benchmark.tasks.coinrun import CoinRun\n"
     )
     refused = one_line(goalposts("play", f"{tmp_path / 'other.py'}:CoinRun"))
     assert "serialization version 0, this Goalposts reads 1; install procgen-mirror 0.10.7" in refused

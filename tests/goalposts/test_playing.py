@@ -16,18 +16,18 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from benchmark import record as records
-from benchmark.errors import RequestError
-from benchmark.randomness import generator
-from benchmark.suites import TaskPlan
-from benchmark.tasks import make_task
-from benchmark.tasks.drawing import TILE_PIXELS
-from benchmark.tasks.fraud import Fraud
-from benchmark.training import checkpoint
-from cluster.cells import Cell
-from cluster.worker import make_trainer, run_cell, write_failure
 from goalposts import playing
-from goalposts.playing import LAST_FRAMES, Player, episode_frames, find_player, play
+from goalposts._cli.playing import LAST_FRAMES, Player, episode_frames, find_player, play
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.experiment import record as records
+from goalposts.benchmark.experiment.cell import Cell
+from goalposts.benchmark.experiment.run_cell import make_trainer, run_cell, write_failure
+from goalposts.benchmark.experiment.suite import TaskPlan
+from goalposts.benchmark.randomness import generator
+from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.drawing import TILE_PIXELS
+from goalposts.benchmark.tasks.fraud import Fraud
+from goalposts.benchmark.training import checkpoint
 from tests.cluster.helpers import TINY, job, tiny_cell
 from tests.toy import Toy, ToyLevels
 

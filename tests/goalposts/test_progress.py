@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from cluster.driver import Progress
-from goalposts.progress import RunDisplay, duration
+from goalposts._cli.progress import RunDisplay, duration
+from goalposts.cluster.driver import Progress
 from tests.cluster.helpers import tiny_cell
 
 
@@ -33,7 +33,7 @@ def test_on_a_terminal_each_running_cell_has_a_row() -> None:
 
 def test_the_time_left_counts_from_the_first_step_on(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("goalposts.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("goalposts._cli.progress.time.monotonic", lambda: now[0])
     console = Console(file=io.StringIO(), width=100)
     entry = Progress(tiny_cell(), state="running", env_steps=0)
     with RunDisplay(console) as display:

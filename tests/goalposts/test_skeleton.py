@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.conformance import Conformance, small_plan
-from benchmark.errors import HookError, RequestError
-from benchmark.measurement.certificates import certify
-from benchmark.plugins import load_plugin
-from benchmark.tasks import make_task
-from goalposts.checking import CHECKS
-from goalposts.skeleton import write_plugin, write_task
+from goalposts._cli.checking import CHECKS
+from goalposts._cli.skeleton import write_plugin, write_task
+from goalposts.benchmark.errors import HookError, RequestError
+from goalposts.benchmark.experiment.conformance import Conformance, small_plan
+from goalposts.benchmark.measurement.certificates import certify
+from goalposts.benchmark.plugins.registry import load_plugin
+from goalposts.benchmark.tasks import make_task
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = (DOCS / "new_task.md").read_text()

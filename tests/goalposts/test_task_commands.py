@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from goalposts.cli import main
+from goalposts._cli.main import main
 from tests.goalposts.test_cli import one_line
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -32,7 +32,7 @@ def wide(observations):
 number = 3
 """
 TASKS_FILE = """
-from benchmark.tasks.corner import Corner
+from goalposts.benchmark.tasks.corner import Corner
 
 class Faulty(Corner):
     id = "faulty"

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from mitigations.plr import Plr
+from goalposts.mitigations.plr import Plr
 from tests.toy import Toy, ToyLevels, context, rollout
 
 NUM_ENVS = 8

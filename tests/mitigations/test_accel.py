@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
-from benchmark.mitigation import Knowledge
-from benchmark.tasks import make_task
-from mitigations.accel import Accel, AccelOracle, AccelRestricted
+from goalposts.benchmark.plugins.mitigation import Knowledge
+from goalposts.benchmark.tasks import make_task
+from goalposts.mitigations.accel import Accel, AccelOracle, AccelRestricted
 from tests.mitigations.curricula import NUM_ENVS, phases, play
 from tests.toy import Toy, ToyLevels, context, rollout, trainer
 

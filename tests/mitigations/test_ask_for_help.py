@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.measurement.evaluation import play
-from benchmark.mitigation import ModuleSpec
-from benchmark.tasks.base import ALIGNED, ASKED
-from benchmark.training.networks import build
-from mitigations import ask_for_help
-from mitigations.ask_for_help import AskForHelp
-from mitigations.ensemble import disagreement
+from goalposts.benchmark.measurement.evaluation import play
+from goalposts.benchmark.networks import build
+from goalposts.benchmark.plugins.mitigation import ModuleSpec
+from goalposts.benchmark.tasks.base import ALIGNED, ASKED
+from goalposts.mitigations import ask_for_help
+from goalposts.mitigations.ask_for_help import AskForHelp
+from goalposts.mitigations.ensemble import disagreement
 from tests.toy import Toy, ToyLevels, context, rollout, trainer
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.errors import RequestError, UndeclaredKnowledgeError
-from benchmark.mitigation import Knowledge, Mitigation
-from benchmark.plugins import load_plugin, registered
-from benchmark.tasks import make_task
-from benchmark.training import checkpoint
-from benchmark.training.loop import Trainer
+from goalposts.benchmark.errors import RequestError, UndeclaredKnowledgeError
+from goalposts.benchmark.plugins.mitigation import Knowledge, Mitigation
+from goalposts.benchmark.plugins.registry import load_plugin, registered
+from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.training import checkpoint
+from goalposts.benchmark.training.loop import Trainer
 from tests.small import TENSOR_TASKS
 from tests.toy import Toy, ToyEnv, context, trainer
 

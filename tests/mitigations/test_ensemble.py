@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.mitigation import ModuleSpec
-from benchmark.training.networks import build
-from mitigations.ensemble import Ensemble, disagreement, mixture, of_actions
+from goalposts.benchmark.networks import build
+from goalposts.benchmark.plugins.mitigation import ModuleSpec
+from goalposts.mitigations.ensemble import Ensemble, disagreement, mixture, of_actions
 from tests.toy import Toy, context, rollout, trainer
 
 PROBABILITIES = torch.tensor([[[0.5, 0.5], [0.1, 0.9]], [[1 / 3, 2 / 3], [1 / 3, 2 / 3]]])

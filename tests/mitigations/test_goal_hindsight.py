@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.mitigation import Rollout
-from benchmark.tasks import make_task
-from benchmark.tasks.base import Goal
-from mitigations.goal_hindsight import GoalHindsight, episode_numbers
+from goalposts.benchmark.plugins.mitigation import Rollout
+from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.base import Goal
+from goalposts.mitigations.goal_hindsight import GoalHindsight, episode_numbers
 from tests.toy import Toy, context, rollout, trainer
 
 

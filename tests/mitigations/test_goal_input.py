@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.tasks import make_task
-from mitigations.goal_input import GoalInput
-from mitigations.goal_told import GoalTold
+from goalposts.benchmark.tasks import make_task
+from goalposts.mitigations.goal_input import GoalInput
+from goalposts.mitigations.goal_told import GoalTold
 from tests.toy import Toy, context, trainer
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.tasks import make_task
-from mitigations.goal_multi import GoalMulti
+from goalposts.benchmark.tasks import make_task
+from goalposts.mitigations.goal_multi import GoalMulti
 from tests.small import TENSOR_TASKS
 from tests.toy import Toy, ToyLevels, context, trainer
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmark.tasks import TASKS, make_task
-from benchmark.tasks.corner import CORNER, CornerLevels
-from mitigations.goal_position_randomization import GoalPositionRandomization
+from goalposts.benchmark.tasks import TASKS, make_task
+from goalposts.benchmark.tasks.corner import CORNER, CornerLevels
+from goalposts.mitigations.goal_position_randomization import GoalPositionRandomization
 from tests.toy import context
 
 

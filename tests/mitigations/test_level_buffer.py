@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.training import checkpoint
-from mitigations.level_buffer import LevelBuffer
+from goalposts.benchmark.training import checkpoint
+from goalposts.mitigations.level_buffer import LevelBuffer
 from tests.toy import ToyLevels, unreserved
 
 

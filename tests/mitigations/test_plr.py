@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.errors import HookError, RequestError
-from benchmark.mitigation import Knowledge
-from benchmark.plugins import load_plugin
-from mitigations.accel import Accel, AccelOracle
-from mitigations.plr import Plr, PlrOracle
-from mitigations.regret import episode_returns, positive_value_loss
+from goalposts.benchmark.errors import HookError, RequestError
+from goalposts.benchmark.plugins.mitigation import Knowledge
+from goalposts.benchmark.plugins.registry import load_plugin
+from goalposts.mitigations.accel import Accel, AccelOracle
+from goalposts.mitigations.plr import Plr, PlrOracle
+from goalposts.mitigations.regret import episode_returns, positive_value_loss
 from tests.mitigations.curricula import NUM_ENVS, Wide, held, phases, play
 from tests.toy import COST, Toy, ToyLevels, context, rollout, trainer
 

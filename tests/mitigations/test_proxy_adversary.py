@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from benchmark.errors import HookError
-from benchmark.mitigation import Knowledge
-from benchmark.tasks import make_task
-from benchmark.tasks.corner import CornerLevels
-from mitigations.proxy_adversary import ProxyAdversary
+from goalposts.benchmark.errors import HookError
+from goalposts.benchmark.plugins.mitigation import Knowledge
+from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.corner import CornerLevels
+from goalposts.mitigations.proxy_adversary import ProxyAdversary
 from tests.toy import Toy, ToyLevels, context, rollout, trainer
 
 SIZE = 8

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.mitigation import ModuleSpec
-from benchmark.training.networks import build
-from mitigations.proxy_erasure import ProxyErasure, event_returns, explained_variance, schedule
+from goalposts.benchmark.networks import build
+from goalposts.benchmark.plugins.mitigation import ModuleSpec
+from goalposts.mitigations.proxy_erasure import ProxyErasure, event_returns, explained_variance, schedule
 from tests.toy import Toy, context, rollout
 
 SPEC = ModuleSpec((2,), 2, "mlp", (32, 32), False, build)

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmark.errors import UndeclaredKnowledgeError
-from benchmark.mitigation import Knowledge
-from benchmark.tasks import make_task
-from benchmark.tasks.corner import CornerLevels
-from mitigations.regret import Returns, episode_returns, max_latest, oracle, positive_value_loss
+from goalposts.benchmark.errors import UndeclaredKnowledgeError
+from goalposts.benchmark.plugins.mitigation import Knowledge
+from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.corner import CornerLevels
+from goalposts.mitigations.regret import Returns, episode_returns, max_latest, oracle, positive_value_loss
 from tests.toy import Toy, context, rollout
 
 ANY = Returns(torch.zeros(3), torch.zeros(3))

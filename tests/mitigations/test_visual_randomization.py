@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.mitigation import ModuleSpec
-from benchmark.training.networks import build
-from mitigations.visual_randomization import VisualRandomization, jittered, num_factors
+from goalposts.benchmark.networks import build
+from goalposts.benchmark.plugins.mitigation import ModuleSpec
+from goalposts.mitigations.visual_randomization import VisualRandomization, jittered, num_factors
 from tests.toy import Toy, context, rollout, trainer
 
 

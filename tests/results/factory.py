@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmark.record import CellKey, Commit, Plugin, Record, SplitResult, Timing, Verdict
-from benchmark.suites import Suite, get_suite
+from goalposts.benchmark.experiment.record import CellKey, Commit, Plugin, Record, SplitResult, Timing, Verdict
+from goalposts.benchmark.experiment.suite import Suite, get_suite
 
 SUITE: Suite = get_suite("quick-v1")
 SHIFTS = {"corner": "shift/cheese_anywhere", "fraud": "shift/2024"}

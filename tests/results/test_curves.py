@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from benchmark.record import Timing
-from benchmark.suites import get_suite
-from results.costs import Cost, costs
-from results.curves import area, cells_of, curves, header
-from results.leaderboard import build_leaderboard
+from goalposts.benchmark.experiment.record import Timing
+from goalposts.benchmark.experiment.suite import get_suite
+from goalposts.results.costs import Cost, costs
+from goalposts.results.curves import area, cells_of, curves, header
+from goalposts.results.leaderboard import build_leaderboard
 from tests.results.factory import record, suite_of
 
 ALPHAS = (0.0, 0.1, 1.0)

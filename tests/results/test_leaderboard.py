@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.errors import CorruptFileError, RequestError
-from benchmark.record import Record
-from benchmark.suites import Suite
-from results.leaderboard import (
+from goalposts.benchmark.errors import CorruptFileError, RequestError
+from goalposts.benchmark.experiment.record import Record
+from goalposts.benchmark.experiment.suite import Suite
+from goalposts.results.leaderboard import (
     Entry,
     build_leaderboard,
     read_leaderboard,

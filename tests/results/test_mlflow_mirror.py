@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from benchmark import record as record_file
-from benchmark.errors import CorruptFileError
-from benchmark.record import Record
-from results.leaderboard import build_leaderboard, write_leaderboard
-from results.mlflow_mirror import Mirror
+from goalposts.benchmark.errors import CorruptFileError
+from goalposts.benchmark.experiment import record as record_file
+from goalposts.benchmark.experiment.record import Record
+from goalposts.results.leaderboard import build_leaderboard, write_leaderboard
+from goalposts.results.mlflow_mirror import Mirror
 from tests.results.factory import SUITE, record, story
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

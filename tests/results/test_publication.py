@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from benchmark import record as records
-from benchmark.errors import CorruptFileError, RequestError
-from benchmark.measurement import scores
-from benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
-from benchmark.record import Record, SplitResult
-from benchmark.suites import get_suite
-from results.leaderboard import build_leaderboard, read_leaderboard
-from results.publication import is_published, publish, read_published
+from goalposts.benchmark.errors import CorruptFileError, RequestError
+from goalposts.benchmark.experiment import record as records
+from goalposts.benchmark.experiment.record import Record, SplitResult
+from goalposts.benchmark.experiment.suite import get_suite
+from goalposts.benchmark.measurement import scores
+from goalposts.benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
+from goalposts.results.leaderboard import build_leaderboard, read_leaderboard
+from goalposts.results.publication import is_published, publish, read_published
 from tests.results.factory import SUITE, record, split
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.suites import get_suite
-from results.leaderboard import build_leaderboard, read_leaderboard
-from results.publication import read_published
+from goalposts.benchmark.experiment.suite import get_suite
+from goalposts.results.leaderboard import build_leaderboard, read_leaderboard
+from goalposts.results.publication import read_published
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published"
 

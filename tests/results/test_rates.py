@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from benchmark.record import Milestone, SplitCounts
-from results.rates import HEADER, SECTION_HEADER, cells_of, markdown, rates, sections
+from goalposts.benchmark.experiment.record import Milestone, SplitCounts
+from goalposts.results.rates import HEADER, SECTION_HEADER, cells_of, markdown, rates, sections
 from tests.results.factory import record, split
 
 

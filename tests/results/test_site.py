@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from results import site
-from results.leaderboard import Leaderboard, build_leaderboard
-from results.site import write_site, write_story_svg
+from goalposts.results import site
+from goalposts.results.leaderboard import Leaderboard, build_leaderboard
+from goalposts.results.site import write_site, write_story_svg
 from tests.results.factory import CASES, SUITE, record, story
 
 HOSTILE = """<script>document.title='owned'</script>"'{{7*7}}&_[red]"""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from results import statistics
+from goalposts.results import statistics
 
 
 def test_mean_weighs_tasks_equally() -> None:

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from results.leaderboard import build_leaderboard
-from results.table import print_leaderboard
+from goalposts.results.leaderboard import build_leaderboard
+from goalposts.results.table import print_leaderboard
 from tests.results.factory import SUITE, record, story, suite_of
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmark.record import Record
-from results import wording
-from results.leaderboard import build_leaderboard
+from goalposts.benchmark.experiment.record import Record
+from goalposts.results import wording
+from goalposts.results.leaderboard import build_leaderboard
 from tests.results.factory import SUITE, record, story, suite_of
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.errors import MissingPackageError
-from benchmark.tasks.procgen.state import GameState, agent_place, edited_bytes
+from goalposts.benchmark.errors import MissingPackageError
+from goalposts.benchmark.tasks.procgen.state import GameState, agent_place, edited_bytes
 
 GENERATOR_NUMBERS = 625
 """Numbers in the text of a generator's state, its position among them where the library writes it."""

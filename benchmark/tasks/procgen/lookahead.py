@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.tasks.procgen.games import Games
-from benchmark.tasks.procgen.state import GameState, edited_bytes
-from benchmark.tasks.procgen.task import ProcgenEnv
+from goalposts.benchmark.tasks.procgen.games import Games
+from goalposts.benchmark.tasks.procgen.state import GameState, edited_bytes
+from goalposts.benchmark.tasks.procgen.task import ProcgenEnv
 
 Target = Callable[[int, GameState], tuple[float, float]]
 """Returns where an episode's target is, in cells, given its number and state."""

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.errors import RequestError
-from benchmark.tasks.base import Advance, BatchedEnv
-from benchmark.tasks.drawing import Picture
-from benchmark.tasks.grid import distances, open_cell
-from benchmark.tasks.procgen.state import GameState
-from benchmark.tasks.procgen.task import NOWHERE, UNMOVED, Photograph, ProcgenEnv, ProcgenLevels, ProcgenTask
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.tasks.base import Advance, BatchedEnv
+from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.kinds.grid import distances, open_cell
+from goalposts.benchmark.tasks.procgen.state import GameState
+from goalposts.benchmark.tasks.procgen.task import NOWHERE, UNMOVED, Photograph, ProcgenEnv, ProcgenLevels, ProcgenTask
 
 WALL = 51
 """Code of the grid."""

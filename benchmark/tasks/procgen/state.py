@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.errors import CorruptFileError
+from goalposts.benchmark.errors import CorruptFileError
 
 VERSION = 0
 """Of the serialization of the wheel procgen-mirror 0.10.7."""

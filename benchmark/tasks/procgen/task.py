@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.errors import RequestError
-from benchmark.tasks.base import Advance, BatchedEnv, Task
-from benchmark.tasks.drawing import Picture
-from benchmark.tasks.levels import Levels
-from benchmark.tasks.procgen.games import FRAME, MODES, PHOTOGRAPH, Camera, Games, LevelMaker, Look
-from benchmark.tasks.procgen.state import GameState, edited_bytes
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.tasks.base import Advance, BatchedEnv, Task
+from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.procgen.games import FRAME, MODES, PHOTOGRAPH, Camera, Games, LevelMaker, Look
+from goalposts.benchmark.tasks.procgen.state import GameState, edited_bytes
 
 FIRST_RESERVED = 1 << 30
 """Level seeds from here on are for evaluation, those below for training."""

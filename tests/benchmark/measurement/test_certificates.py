@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.measurement.certificates import Certificate, certify
-from benchmark.measurement.exhaustive import optimal_values
-from benchmark.suites import get_suite
-from benchmark.tasks import TASKS, make_task
-from benchmark.tasks.base import BatchedEnv, ReferencePolicy, Task
-from benchmark.tasks.corner import Corner, CornerLevels
-from benchmark.tasks.dish import Dish
-from benchmark.tasks.monsters import Monsters
+from goalposts.benchmark.experiment.suite import get_suite
+from goalposts.benchmark.measurement.certificates import Certificate, certify
+from goalposts.benchmark.measurement.exhaustive import optimal_values
+from goalposts.benchmark.tasks import TASKS, make_task
+from goalposts.benchmark.tasks.base import BatchedEnv, ReferencePolicy, Task
+from goalposts.benchmark.tasks.corner import Corner, CornerLevels
+from goalposts.benchmark.tasks.dish import Dish
+from goalposts.benchmark.tasks.monsters import Monsters
 from tests.small import TENSOR_TASKS
 from tests.toy import Toy, ToyLevels
 
@@ -154,7 +154,7 @@ def test_value_iteration_on_the_toy(gamma: float) -> None:
 
 
 def test_value_iteration_gives_up_on_too_many_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmark.measurement.exhaustive.MAX_STATES", 100)
+    monkeypatch.setattr("goalposts.benchmark.measurement.exhaustive.MAX_STATES", 100)
     task = Corner(**SEVEN)
     with pytest.raises(ValueError, match="states at step"):
         optimal_values(task, task.sample_levels(20, 1.0, torch.Generator()), 0, 0.9)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.errors import NonFiniteError, RequestError
-from benchmark.measurement.evaluation import (
+from goalposts.benchmark.errors import NonFiniteError, RequestError
+from goalposts.benchmark.measurement.evaluation import (
     PUBLIC_SALT,
     SALT_VARIABLE,
     Episodes,
@@ -27,8 +27,8 @@ from benchmark.measurement.evaluation import (
     salt_commitment,
     split_counts,
 )
-from benchmark.tasks import make_task
-from benchmark.tasks.base import ALIGNED, ASKED, LOST, PROXY, BatchedEnv
+from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.base import ALIGNED, ASKED, LOST, PROXY, BatchedEnv
 from tests.toy import COST, Toy, ToyLevels, unreserved
 
 SECRET = "0123456789abcdefABCDEF0123456789"

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.errors import RequestError
-from benchmark.measurement.evaluation import evaluation_set, play
-from benchmark.measurement.external import external_policy
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.measurement.evaluation import evaluation_set, play
+from goalposts.benchmark.measurement.external import external_policy
 from tests import toy
 
 EPISODES = 200

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.measurement.scores import (
+from goalposts.benchmark.experiment.record import SplitResult
+from goalposts.benchmark.measurement.scores import (
     Fidelity,
     passes_gate,
     ranked_shifts,
@@ -14,7 +15,6 @@ from benchmark.measurement.scores import (
     verdict,
     wilson,
 )
-from benchmark.record import SplitResult
 
 ID, SHIFT, OTHER = "in_distribution", "shift/one", "shift/other"
 

@@ -10,10 +10,10 @@ import threading
 import numpy as np
 import pytest
 
-from benchmark.errors import RequestError
-from benchmark.tasks.procgen import games as module
-from benchmark.tasks.procgen.games import Games, LevelMaker, Look
-from benchmark.tasks.procgen.state import GameState
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.tasks.procgen import games as module
+from goalposts.benchmark.tasks.procgen.games import Games, LevelMaker, Look
+from goalposts.benchmark.tasks.procgen.state import GameState
 
 EASY = Look("easy", backgrounds=False, plain=True)
 SEEDS = [0, 5, 123_456, (1 << 31) - 2]
@@ -93,7 +93,7 @@ def test_a_state_goes_on_alike_in_games_of_another_past() -> None:
 PROGRAM = """
 import hashlib, sys
 import torch
-from benchmark.tasks.coinrun import CoinRun
+from goalposts.benchmark.tasks.coinrun import CoinRun
 task = CoinRun("easy", threads=int(sys.argv[1]), time_limit=40)
 levels = task.sample_levels(8, 0.5, torch.Generator().manual_seed(3))
 env = task.make_env(8)

@@ -12,15 +12,22 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from torch import Tensor
 
-from benchmark.errors import RequestError
-from benchmark.mitigation import Mitigation
-from benchmark.randomness import generator as stream
-from benchmark.tasks import make_task
-from benchmark.tasks.base import BENIGN_SHIFT, IN_DISTRIBUTION
-from benchmark.tasks.gymnasium_env import GoalpostsEnv
-from benchmark.tasks.procgen.games import FRAME, PHOTOGRAPH, Games
-from benchmark.tasks.procgen.task import FIRST_RESERVED, NOWHERE, SEEDS, ProcgenEnv, ProcgenLevels, ProcgenTask
-from benchmark.training.loop import Trainer
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.plugins.mitigation import Mitigation
+from goalposts.benchmark.randomness import generator as stream
+from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.base import BENIGN_SHIFT, IN_DISTRIBUTION
+from goalposts.benchmark.tasks.gymnasium_env import GoalpostsEnv
+from goalposts.benchmark.tasks.procgen.games import FRAME, PHOTOGRAPH, Games
+from goalposts.benchmark.tasks.procgen.task import (
+    FIRST_RESERVED,
+    NOWHERE,
+    SEEDS,
+    ProcgenEnv,
+    ProcgenLevels,
+    ProcgenTask,
+)
+from goalposts.benchmark.training.loop import Trainer
 from tests.small import GAMES, parameters
 from tests.toy import going_on, trainer
 

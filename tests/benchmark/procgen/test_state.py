@@ -7,9 +7,9 @@ import struct
 import numpy as np
 import pytest
 
-from benchmark.errors import CorruptFileError
-from benchmark.tasks.procgen.games import Games, Look
-from benchmark.tasks.procgen.state import LAYOUT, GameState, agent_place, edited_bytes
+from goalposts.benchmark.errors import CorruptFileError
+from goalposts.benchmark.tasks.procgen.games import Games, Look
+from goalposts.benchmark.tasks.procgen.state import LAYOUT, GameState, agent_place, edited_bytes
 
 GAMES = ("coinrun", "maze", "heist")
 STATES = 320

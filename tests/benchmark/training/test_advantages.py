@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.mitigation import Rollout
-from benchmark.training.advantages import generalized_advantages
+from goalposts.benchmark.plugins.mitigation import Rollout
+from goalposts.benchmark.training.advantages import generalized_advantages
 from tests.toy import rollout
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.errors import CorruptFileError
-from benchmark.training import checkpoint
+from goalposts.benchmark.errors import CorruptFileError
+from goalposts.benchmark.training import checkpoint
 
 STATE: dict[str, Any] = {
     "module": {"weight": torch.arange(6.0).view(2, 3), "bf16": torch.ones(2, dtype=torch.bfloat16)},

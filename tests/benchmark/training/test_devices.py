@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.measurement.evaluation import play, prepare_cached
-from benchmark.mitigation import Mitigation
-from benchmark.plugins import load_plugin, registered
-from benchmark.randomness import generator
-from benchmark.record import canonical_json
-from benchmark.tasks import make_task
-from benchmark.tasks.base import Task
-from benchmark.training import checkpoint
-from benchmark.training.config import TrainingConfig
-from benchmark.training.loop import Trainer
+from goalposts.benchmark.experiment.record import canonical_json
+from goalposts.benchmark.measurement.evaluation import play, prepare_cached
+from goalposts.benchmark.plugins.mitigation import Mitigation
+from goalposts.benchmark.plugins.registry import load_plugin, registered
+from goalposts.benchmark.randomness import generator
+from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.training import checkpoint
+from goalposts.benchmark.training.config import TrainingConfig
+from goalposts.benchmark.training.loop import Trainer
 from tests.small import TENSOR_TASKS, parameters
 from tests.toy import going_on
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.errors import HookError, UndeclaredKnowledgeError
-from benchmark.mitigation import Knowledge, Mitigation, ModuleSpec, Rollout
-from benchmark.tasks.levels import Levels
-from benchmark.training import checkpoint
-from benchmark.training.hooks import Hooks
+from goalposts.benchmark.errors import HookError, UndeclaredKnowledgeError
+from goalposts.benchmark.plugins.hooks import Hooks
+from goalposts.benchmark.plugins.mitigation import Knowledge, Mitigation, ModuleSpec, Rollout
+from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.training import checkpoint
 from tests.toy import Toy, ToyLevels, context, rollout, trainer, unreserved
 
 

@@ -11,10 +11,10 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
-from benchmark.errors import NonFiniteError
-from benchmark.mitigation import ModuleSpec
-from benchmark.training.learner import WEIGHTS, PPOLearner, build_learner
-from benchmark.training.networks import build
+from goalposts.benchmark.errors import NonFiniteError
+from goalposts.benchmark.networks import build
+from goalposts.benchmark.plugins.mitigation import ModuleSpec
+from goalposts.benchmark.training.learner import WEIGHTS, PPOLearner, build_learner
 from tests.toy import config
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.errors import NonFiniteError
-from benchmark.mitigation import Mitigation
-from benchmark.plugins import load_plugin, registered
-from benchmark.suites import get_suite
-from benchmark.tasks import make_task
-from benchmark.training import checkpoint
-from benchmark.training.loop import Trainer
+from goalposts.benchmark.errors import NonFiniteError
+from goalposts.benchmark.experiment.suite import get_suite
+from goalposts.benchmark.plugins.mitigation import Mitigation
+from goalposts.benchmark.plugins.registry import load_plugin, registered
+from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.training import checkpoint
+from goalposts.benchmark.training.loop import Trainer
 from tests.small import TENSOR_TASKS
 from tests.toy import Toy, trainer
 

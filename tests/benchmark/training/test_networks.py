@@ -5,9 +5,9 @@ import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
-from benchmark.errors import HookError, RequestError
-from benchmark.mitigation import Mitigation, ModuleSpec
-from benchmark.training.networks import TRUNKS, ActorCritic, build
+from goalposts.benchmark.errors import HookError, RequestError
+from goalposts.benchmark.networks import TRUNKS, ActorCritic, build
+from goalposts.benchmark.plugins.mitigation import Mitigation, ModuleSpec
 from tests.toy import trainer
 
 

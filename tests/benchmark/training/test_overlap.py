@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.mitigation import Mitigation, Rollout
-from benchmark.training.loop import Trainer
-from benchmark.training.overlap import can_overlap
+from goalposts.benchmark.plugins.mitigation import Mitigation, Rollout
+from goalposts.benchmark.training.loop import Trainer
+from goalposts.benchmark.training.overlap import can_overlap
 from tests.toy import going_on, trainer
 
 ITERATIONS = 5

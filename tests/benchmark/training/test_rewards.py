@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.mitigation import Rollout
-from benchmark.training.rewards import CLIP, RewardScale
+from goalposts.benchmark.plugins.mitigation import Rollout
+from goalposts.benchmark.training.rewards import CLIP, RewardScale
 from tests.toy import rollout
 
 

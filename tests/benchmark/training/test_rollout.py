@@ -7,10 +7,10 @@ import torch
 from ray.rllib.core.columns import Columns
 from torch import Tensor
 
-from benchmark.errors import NonFiniteError
-from benchmark.mitigation import Knowledge, Mitigation, Rollout
-from benchmark.tasks.levels import Levels
-from benchmark.training.rollout import Collector
+from goalposts.benchmark.errors import NonFiniteError
+from goalposts.benchmark.plugins.mitigation import Knowledge, Mitigation, Rollout
+from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.training.rollout import Collector
 from tests.toy import COST, Toy, ToyLevels, trainer, unreserved
 
 

@@ -1,0 +1,1 @@
+"""Experiments: suites, cells and how one is run, the run folder and the record."""

@@ -1,0 +1,329 @@
+"""The conformance suite: holds a mitigation against the plugin contract, on small instances of the tasks.
+
+Every check runs the code that trains for real; it passes by returning, and fails by raising a one-line error.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from goalposts.benchmark.errors import GoalpostsError, HookError, NonFiniteError, UndeclaredKnowledgeError
+from goalposts.benchmark.experiment.suite import TaskPlan, get_suite
+from goalposts.benchmark.measurement.evaluation import play
+from goalposts.benchmark.plain import one_line
+from goalposts.benchmark.plugins.hooks import Hooks
+from goalposts.benchmark.plugins.mitigation import Context, Knowledge
+from goalposts.benchmark.plugins.registry import LoadedPlugin
+from goalposts.benchmark.tasks import TASKS, make_task
+from goalposts.benchmark.tasks.base import BENIGN_SHIFT
+from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.procgen.task import ProcgenTask
+from goalposts.benchmark.training import checkpoint
+from goalposts.benchmark.training.config import TrainingConfig
+from goalposts.benchmark.training.loop import Trainer
+
+SMALL_GAME: dict[str, Any] = {"mode": "easy", "backgrounds": False, "plain": True, "pixels": 32, "time_limit": 60}
+"""Parameters of a Procgen task that tests can afford."""
+SIZES: dict[str, Any] = {"num_envs": 64, "num_steps": 8, "num_epochs": 1, "minibatch_size": 256, "hidden_sizes": (8,)}
+FEW_ITERATIONS = 6
+"""Of a run, on most tasks."""
+ITERATIONS = 40
+"""Of a long run: enough for the curricula to fill their buffers and go through all of their phases."""
+INTERRUPTED = (1, 2, 4, 34, 35, 36, 37, 38)
+"""The iterations after which the resumed run stops and goes on from its checkpoint."""
+GAME = "maze_corner"
+"""The Procgen task that takes the least time: its observations are bytes."""
+EPISODES = 8
+"""Evaluation episodes a split."""
+
+ASKS: Mapping[Knowledge, Callable[[Context, Levels], Any]] = {
+    Knowledge.LEVEL_GENERATOR: lambda context, levels: context.randomized_levels(1),
+    Knowledge.LEVEL_EDITOR: lambda context, levels: context.edit_levels(levels, 1),
+    Knowledge.CANDIDATE_REWARDS: lambda context, levels: context.candidate_goals,
+    Knowledge.PROXY_GOALS: lambda context, levels: context.proxy_goals,
+    Knowledge.PLANNER: lambda context, levels: context.optimal_return(levels),
+}
+"""What a context hands over only to those who declare it."""
+
+
+def small_plan(task: str) -> TaskPlan:
+    """Return how the suite trains the task with id or reference ``task``: that of ``smoke``, only smaller."""
+    plans = {plan.task: plan for plan in get_suite("smoke").tasks}
+    parameters: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    if task in plans:
+        parameters, training = plans[task].parameters, plans[task].training.model_dump()
+    elif task in TASKS and issubclass(TASKS[task], ProcgenTask):
+        parameters = {**SMALL_GAME, "plain": task != "heist_sprites"}  # Whose shapes a plain look would hide.
+        training = {"network": "strided", "normalize_rewards": True}
+    env_steps = ITERATIONS * SIZES["num_envs"] * SIZES["num_steps"]
+    config = TrainingConfig(**{**training, **SIZES, "env_steps": env_steps, "bf16": False, "overlap": False})
+    return TaskPlan(task=task, parameters=parameters, training=config)
+
+
+def default_tasks() -> tuple[str, ...]:
+    """Return the tasks that are checked unless others are named: all tensor tasks, and one Procgen game."""
+    return (*(plan.task for plan in get_suite("smoke").tasks), GAME)
+
+
+class Check(NamedTuple):
+    """One thing that a mitigation owes on one task and device."""
+
+    name: str
+    run: Callable[[], None]
+
+
+class Conformance:
+    """A mitigation on one small task and device.
+
+    Args:
+        plugin: what is checked.
+        plan: of the task.
+        device: ``cpu`` or ``cuda``.
+        iterations: of each run.
+        hooks: calls the mitigation's hooks.
+    """
+
+    def __init__(
+        self,
+        plugin: LoadedPlugin,
+        plan: TaskPlan,
+        device: str = "cpu",
+        iterations: int = FEW_ITERATIONS,
+        hooks: type[Hooks] = Hooks,
+    ) -> None:
+        self.plugin = plugin
+        self.plan = plan
+        self.device = device
+        self.task = make_task(plan.task, **plan.parameters)
+        self._hooks = hooks
+        self._uses = plugin.cls.uses
+        self._exact = device == "cpu"
+        """Whether equal runs end in equal bits."""
+        self._iterations = iterations
+        self._trained: Trainer | None = None
+
+    def checks(self) -> Iterator[Check]:
+        """Yield the checks; one that follows a failed one need not pass."""
+        yield Check("hooks", self.check_hooks)
+        yield Check("training", self.check_training)
+        if self._exact:
+            yield Check("seed", self.check_seed)
+        yield Check("resume", self.check_resume)
+        yield Check("evaluation", self.check_evaluation)
+        yield Check("knowledge", self.check_knowledge)
+
+    def trainer(self) -> Trainer:
+        """Return a run before its first step."""
+        return Trainer(
+            self.task,
+            self.plugin.cls(),
+            alpha=0.0,
+            config=self.plan.training,
+            stream=("conformance", self.plan.task, 0),
+            mitigation_name=self.plugin.name,
+            device=self.device,
+            hooks=self._hooks,
+        )
+
+    def trained(self) -> Trainer:
+        """Return the run that has gone through undisturbed."""
+        assert self._trained is not None
+        return self._trained
+
+    def _run(self, interrupted: Collection[int] = ()) -> Trainer:
+        """Train, stopping after each of the ``interrupted`` iterations and going on in a fresh run."""
+        trainer = self.trainer()
+        for iteration in range(1, self._iterations + 1):
+            if trainer.env_steps < self.plan.training.env_steps:
+                trainer.iterate()
+            if iteration in interrupted:
+                trainer = self._resumed(trainer)
+        return trainer
+
+    def check_hooks(self) -> None:
+        """Levels are valid and goals declared; what the agent sees of an observation depends on nothing else.
+
+        Neither levels nor observation are changed: both are still played.
+
+        What the other hooks return is looked at in training, wherever it is called.
+        """
+        trainer = self.trainer()
+        hooks, count = trainer.hooks, self.plan.training.num_envs
+        levels = hooks.sample_levels(count)
+        if levels.device.type != self.device:
+            raise self._faulty("sample_levels", f"returned levels on {levels.device}, not on {self.device}")
+        if not bool(self.task.valid(levels).all()):
+            raise self._faulty("sample_levels", "returned levels that are not valid")
+        drawn = {name: tensor.clone() for name, tensor in levels.tensors().items()}
+        goals = hooks.goals(levels)
+        if difference(drawn, levels.tensors()) is not None:
+            raise self._faulty("goals", "changed the levels it was given; return goals, and leave levels as they are")
+        observation = self.task.make_env(count, self.device).reset(levels, goals=goals)
+        seen = observation.clone()
+        whole = hooks.observe(observation, goals)
+        if not torch.equal(observation, seen):
+            raise self._faulty("observe", "changed the observation it was given; work on a copy of it")
+        if not torch.equal(hooks.observe(observation, goals), whole):
+            raise self._faulty("observe", "returned two inputs for one observation; draw no random numbers in it")
+        half = slice(count // 2, count)
+        if not torch.equal(hooks.observe(observation[half], goals[half]), whole[half]):
+            raise self._faulty("observe", "looked at other rows of the batch; let each depend on itself alone")
+
+    def check_training(self) -> None:
+        """A run goes through."""
+        self._trained = self._run()
+
+    def check_seed(self) -> None:
+        """The same seed gives the same run."""
+        where = difference(self.trained().state_dict(), self._run().state_dict())
+        if where is not None:
+            raise HookError(
+                f"Two runs of {self.plugin.cls.__name__} with the same seed differ in {where}; draw from "
+                f"context.generator alone, and keep nothing outside the instance.{self._suspects(HOOKS)}"
+            )
+
+    def check_resume(self) -> None:
+        """A run that is interrupted goes on from its checkpoint as if it had not been, on a CPU bit for bit."""
+        resumed = self._run(INTERRUPTED)
+        where = difference(self.trained().state_dict(), resumed.state_dict())
+        if where is not None and self._exact:
+            raise self._faulty("state_dict", f"leaves something out: a resumed run differs in {where}")
+
+    def _resumed(self, trainer: Trainer) -> Trainer:
+        """Return a fresh run that goes on from a checkpoint of ``trainer``."""
+        fresh = self.trainer()
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint.save(Path(folder), trainer.state_dict(), trainer.env_steps)
+            loaded = checkpoint.load(Path(folder))
+        assert loaded is not None
+        state, fresh.env_steps, _ = loaded
+        fresh.load_state_dict(state)
+        where = difference(state["mitigation"], fresh.hooks.state_dict())
+        if where is not None:
+            raise self._faulty("load_state_dict", f"did not take over state{where}")
+        return fresh
+
+    def check_evaluation(self) -> None:
+        """An agent made from the checkpoint acts like the one that was trained, and plays on every split."""
+        resumed = self._resumed(self.trained())
+        splits = [split for split in self.task.splits if split != BENIGN_SHIFT]
+        random = torch.Generator().manual_seed(0)
+        levels = self.task.levels_type.concatenate(
+            [self.task.shift_levels(split, EPISODES, random) for split in splits]
+        )
+        first, second = self._returns(self.trained(), levels), self._returns(resumed, levels)
+        if self._exact and not torch.equal(first, second):
+            raise self._faulty("act", "chooses otherwise in an agent that was loaded from a checkpoint")
+
+    def _returns(self, trainer: Trainer, levels: Levels) -> Tensor:
+        """Return what the agent of ``trainer`` earns on each level, ``float64[num_levels]``."""
+        policy = trainer.policy("sampled", torch.Generator(self.device).manual_seed(0))
+        return play(self.task, levels, lambda _env: policy, device=self.device).discounted_return
+
+    def check_knowledge(self) -> None:
+        """What was declared before is what was asked for, and the context refuses all else."""
+        mitigation = self.trained().hooks.mitigation
+        uses = type(mitigation).uses
+        if uses != self._uses or mitigation.uses != self._uses:
+            raise UndeclaredKnowledgeError(
+                f"{self.plugin.cls.__name__} changed its 'uses' while it ran; declare them once, in the class."
+            )
+        context = getattr(mitigation, "context", None)
+        if not isinstance(context, Context):
+            return
+        if context.refused:
+            raise UndeclaredKnowledgeError(
+                f"{self.plugin.cls.__name__} asked its context for {', '.join(sorted(set(context.refused)))}, which it "
+                "does not declare, and went on without; add it to its 'uses', or do not ask."
+            )
+        levels = context.sample_levels(1)
+        for knowledge, ask in ASKS.items():
+            if knowledge not in uses and _hands_over(ask, context, levels):
+                raise UndeclaredKnowledgeError(
+                    f"The context of {self.plugin.cls.__name__} hands over {knowledge.value}, which it does not "
+                    "declare; add it to its 'uses', and leave the context as it is."
+                )
+
+    def _faulty(self, hook: str, problem: str) -> HookError:
+        return HookError(f"Hook {hook!r} of {self.plugin.cls.__name__} {problem}.")
+
+    def _suspects(self, among: Sequence[str]) -> str:
+        hooks = [hook for hook in among if self.plugin.cls.overrides(hook)]
+        return f" It overrides {', '.join(hooks)}." if hooks else ""
+
+    def explained(self, error: Exception) -> str:
+        """Return one line on why a check failed: errors that name no hook get the place, and the hooks in question."""
+        message = one_line(error)
+        if not isinstance(error, GoalpostsError):
+            places = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__) if self._owns(frame)]
+            place = f" in {places[-1]!r}" if places else ""
+            message = f"{type(error).__name__}{place}: {message}"
+        if self.plugin.cls.__name__ in message:
+            return message
+        if isinstance(error, NonFiniteError) and message.startswith("extra_loss "):
+            return f"Hook 'extra_loss' of {self.plugin.cls.__name__} returned NaN or infinity: {message}"
+        return f"{message.rstrip('.')}.{self._suspects(UNSEEN if isinstance(error, NonFiniteError) else HOOKS)}"
+
+    def _owns(self, frame: FrameType) -> bool:
+        """Return whether ``frame`` runs code of the plugin's module or package."""
+        package = self.plugin.cls.__module__.split(".")[0]
+        return str(frame.f_globals.get("__name__")).split(".")[0] == package
+
+
+HOOKS = (
+    "sample_levels", "goals", "observe", "relabel", "after_rollout", "sample_weights", "batch_columns",
+    "build_module", "extra_loss", "act", "state_dict", "load_state_dict",
+)  # fmt: skip
+"""The hooks that an error which names none may come from."""
+UNSEEN = ("build_module", "extra_loss")
+"""Those of them whose NaN may show first in a gradient; what the others return is looked at."""
+
+
+def _hands_over(ask: Callable[[Context, Levels], Any], context: Context, levels: Levels) -> bool:
+    try:
+        ask(context, levels)
+    except UndeclaredKnowledgeError:
+        return False
+    return True
+
+
+def difference(first: Any, second: Any) -> str | None:
+    """Return where two states differ first, such as ``['buffer']['scores']``; None where they are equal.
+
+    Numbers and tensors must agree bit for bit, wherever they lie; lists equal tuples, as checkpoints have it.
+    """
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        if set(map(str, first)) != set(map(str, second)):
+            return f" keys {sorted(map(str, first))} and {sorted(map(str, second))}"
+        pairs = [(f"[{str(key)!r}]", value, second[key]) for key, value in first.items()]
+    elif isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        if len(first) != len(second):
+            return f" lengths {len(first)} and {len(second)}"
+        pairs = [(f"[{i}]", one, other) for i, (one, other) in enumerate(zip(first, second, strict=True))]
+    elif isinstance(first, Tensor) or isinstance(second, Tensor):
+        return None if isinstance(first, Tensor) and isinstance(second, Tensor) and _same(first, second) else ""
+    else:
+        return None if first == second or (first != first and second != second) else ""
+    for name, one, other in pairs:
+        where = difference(one, other)
+        if where is not None:
+            return name + where
+    return None
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return False
+    first, second = first.detach().cpu(), second.detach().cpu()
+    if first.is_floating_point():
+        return bool(((first == second) | (first.isnan() & second.isnan())).all())
+    return torch.equal(first, second)

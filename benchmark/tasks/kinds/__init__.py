@@ -1,0 +1,1 @@
+"""Kinds of tasks: what several tasks share."""

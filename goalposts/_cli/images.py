@@ -1,0 +1,94 @@
+"""Images of episodes as files: a GIF of what happened, and a still of a level with the agent's path."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.tasks.drawing import PALETTE, Picture
+
+PATH_COLOR, CASING_COLOR = PALETTE["r"], PALETTE["w"]
+"""Of the line, and of what sets it off from any ground."""
+PATH_SHARE = 1 / 120
+"""Width of the line, by the lesser side of the picture."""
+
+
+def write_gif(path: Path, pictures: Sequence[Picture], milliseconds: Sequence[int], scale: int) -> str:
+    """Write pictures as an animation, and return what was written in words.
+
+    Args:
+        path: the file.
+        pictures: at least one.
+        milliseconds: how long each is shown.
+        scale: side of a pixel.
+
+    Raises:
+        RequestError: the file cannot be written.
+    """
+    first, *others = [_image(picture, scale) for picture in pictures]
+    settings: dict[str, Any] = {"append_images": others, "duration": list(milliseconds), "loop": 0, "optimize": False}
+    size = _write(path, lambda file: first.save(file, "GIF", save_all=True, **settings))
+    return f"Wrote {path}: {len(pictures)} frames, {size / 1000:.0f} kB."
+
+
+def write_still(path: Path, overviews: Sequence[Picture], scale: int) -> str:
+    """Write a level as it was at first, with the path of its agent; return what was written in words.
+
+    Args:
+        path: the file.
+        overviews: of each moment of one episode.
+        scale: side of a pixel.
+
+    Raises:
+        RequestError: nobody moves about in such a level, or the file cannot be written.
+    """
+    places = [picture.agent for picture in overviews]
+    points = [(x * scale, y * scale) for y, x in (place for place in places if place is not None)]
+    if len(points) < len(places):
+        raise RequestError("A still shows an agent's path, and in this task nobody moves about; leave out --still.")
+    image = _image(overviews[0], scale).convert("RGB")
+    draw = ImageDraw.Draw(image)
+    width = max(2, round(min(image.size) * PATH_SHARE))
+    (x, y) = points[-1]
+    for color, wide in ((CASING_COLOR, 2 * width), (PATH_COLOR, width)):
+        draw.line(points, color, wide, joint="curve")
+        radius = 2 * width + wide // 2
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), color)
+    size = _write(path, lambda file: image.save(file, "PNG", optimize=True))
+    return f"Wrote {path}: {image.width}×{image.height} pixels, {size / 1000:.0f} kB."
+
+
+def _write(path: Path, save: Callable[[io.BytesIO], None]) -> int:
+    """Write to a file what ``save`` makes; return its size in bytes."""
+    file = io.BytesIO()
+    save(file)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.write_bytes(file.getvalue())
+    except OSError as error:
+        raise RequestError(
+            f"The file {str(path)!r} cannot be written ({error.strerror}); give another place."
+        ) from error
+
+
+_COLORS = np.array(sorted({(0, 0, 0), *PALETTE.values()}), dtype=np.uint8)
+"""What a picture may consist of, ``uint8[num_colors, 3]``, in the order of the codes below."""
+_CODE = np.array([1 << 16, 1 << 8, 1])
+"""Makes a colour's three values one number."""
+
+
+def _image(picture: Picture, scale: int) -> Image.Image:
+    """Return the picture as an image with a palette, which keeps files small; a game's own keeps its colours."""
+    pixels = picture.pixels().numpy()
+    index = np.searchsorted(_COLORS @ _CODE, pixels @ _CODE).clip(max=len(_COLORS) - 1).astype(np.uint8)
+    if not np.array_equal(_COLORS[index], pixels):
+        return Image.fromarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1)).quantize(256)
+    image = Image.fromarray(index.repeat(scale, axis=0).repeat(scale, axis=1))
+    image.putpalette(_COLORS.tobytes())
+    return image

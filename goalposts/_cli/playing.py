@@ -1,0 +1,331 @@
+"""Plays episodes of a task to watch: animated in the terminal, as plain text where there is none, or into images.
+
+Reference policies play, or the agent of a finished cell, rebuilt from its record and its checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from rich.color import Color
+from rich.console import Console
+from rich.live import Live
+from rich.style import Style
+from rich.text import Text
+
+from goalposts._cli.images import write_gif, write_still
+from goalposts.benchmark.errors import CorruptFileError, RequestError, unknown_name
+from goalposts.benchmark.experiment import record as records
+from goalposts.benchmark.experiment.record import Record
+from goalposts.benchmark.measurement.evaluation import Policy, reference_policy
+from goalposts.benchmark.plugins.registry import load_plugin
+from goalposts.benchmark.randomness import generator
+from goalposts.benchmark.tasks import make_task, task_class
+from goalposts.benchmark.tasks.base import ASKED, LOST, OUTCOMES, BatchedEnv, Task
+from goalposts.benchmark.tasks.drawing import PALETTE, Picture, two_columns
+from goalposts.benchmark.tasks.levels import Levels
+
+REFERENCES = ("aligned", "proxy", "random")
+LEAST_FPS, MOST_FPS = 0.1, 50.0
+"""Frames a second that every viewer of GIFs can keep up with, and that the format can hold."""
+LAST_FRAMES = 8
+"""Frames for which the last picture of an episode is held."""
+BACKGROUND = Color.from_rgb(*PALETTE["k"])
+"""Of the terminal's cells: every glyph's colour stands out from it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Player:
+    """Who plays what."""
+
+    task: Task[Any]
+    name: str
+    make_policy: Callable[[BatchedEnv[Any]], Policy]
+    """Builds the policy once an episode has begun."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """One moment of an episode."""
+
+    picture: Picture
+    caption: str
+    outcome: str | None
+    """The outcome's name in an episode's last frame, None before."""
+    overview: Picture | None
+    """The whole level, where that was asked for."""
+
+
+def play(
+    task_id: str,
+    policy: str = "aligned",
+    *,
+    console: Console,
+    split: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    mitigation: str | None = None,
+    seed: int = 0,
+    level_file: Path | None = None,
+    episodes: int = 3,
+    fps: float = 6.0,
+    gif: Path | None = None,
+    still: Path | None = None,
+    scale: int = 1,
+) -> list[str]:
+    """Play episodes on levels of a split.
+
+    Args:
+        task_id: what is played.
+        policy: ``aligned``, ``proxy``, ``random``, a goal's name, or the folder of a finished cell, whose agent plays.
+        console: where to show it. On a terminal the episodes are animated, elsewhere each frame is printed at once.
+        split: an evaluation split of the task; its first shift by default.
+        parameters: the task's own; those of the cell, where an agent plays.
+        mitigation: ``path.py:Class`` of the agent's mitigation, where that is not registered.
+        seed: of levels and of what a policy draws.
+        episodes: how many, at least 1.
+        level_file: play its first levels instead of a split's.
+        fps: frames a second, 0.1 to 50.
+        gif: a file to write instead of showing anything: all episodes, one after another.
+        still: likewise: the whole level of the first episode, with the agent's path.
+        scale: side of a pixel of these, 1 to 4; a cell of the picture is 16 pixels wide.
+
+    Returns:
+        The name of each episode's outcome.
+
+    Raises:
+        RequestError: an argument is wrong, the folder holds no finished cell of the task, or no file can be written.
+    """
+    if type(episodes) is not int or episodes < 1:
+        raise RequestError(f"The number of episodes is {episodes!r}; give at least 1.")
+    if not LEAST_FPS <= fps <= MOST_FPS:
+        raise RequestError(f"The number of frames a second is {fps!r}; give {LEAST_FPS:g} to {MOST_FPS:g}.")
+    if scale not in range(1, 5):
+        raise RequestError(f"The scale is {scale!r}; give 1, 2, 3 or 4.")
+    for path, kind in ((gif, "GIF"), (still, "PNG")):
+        if path is not None and path.suffix.lower() != f".{kind.lower()}":
+            raise RequestError(f"The file {str(path)!r} is no {kind} by its name; let it end in .{kind.lower()}.")
+    player = find_player(task_id, policy, parameters or {}, mitigation, seed, console)
+    task = player.task
+    split = task.shifts[0] if split is None else split
+    if split not in task.splits:
+        raise unknown_name(f"split of task {task.id!r}", split, task.splits)
+    if level_file is None:
+        levels = task.shift_levels(split, episodes, generator("play", task.id, split, seed))
+    else:
+        levels, split = task.load_levels(level_file)[:episodes], level_file.name
+        episodes = len(levels)
+    series = (
+        episode_frames(
+            player,
+            levels[i : i + 1],
+            f"{split} · {player.name} · episode {i + 1} of {episodes}",
+            overviews=still is not None and i == 0,
+        )
+        for i in range(episodes)
+    )
+    if gif is not None or still is not None:
+        return _write([list(frames) for frames in series], gif, still, fps, scale, console)
+    show = _animate if console.is_terminal else _print
+    return [show(frames, fps, console) for frames in series]
+
+
+def find_player(
+    task_id: str, policy: str, parameters: Mapping[str, Any], mitigation: str | None, seed: int, console: Console
+) -> Player:
+    """Return who plays, by the arguments of :func:`play`; the console is told what is odd about an agent."""
+    names = (*REFERENCES, *(goal.name for goal in task_class(task_id).goals))
+    if policy not in names:
+        folder = Path(policy)
+        if not folder.is_dir():
+            if "/" in policy:
+                raise RequestError(f"There is no folder {policy!r}; give that of a finished cell, RUN/cells/CELL.")
+            raise unknown_name(f"policy of task {task_id!r}", policy, names)
+        if parameters:
+            raise RequestError(
+                f"The parameters {dict(parameters)!r} are given, but the agent of {policy!r} plays with those that it "
+                "was trained with; leave them out."
+            )
+        return _agent(folder, task_id, mitigation, seed, console)
+    if mitigation is not None:
+        raise RequestError(f"A mitigation {mitigation!r} is given, but policy {policy!r} has none; leave it out.")
+    task = make_task(task_id, **parameters)
+    random = generator("play", task.id, seed, policy)
+    return Player(task, policy, lambda env: reference_policy(task, policy, env, random))
+
+
+def _agent(folder: Path, task_id: str, mitigation: str | None, seed: int, console: Console) -> Player:
+    """Return the agent of a finished cell: its weights, with its mitigation's ``observe`` and ``act``."""
+    # Ray takes seconds to import, and reference policies do without.
+    from goalposts.benchmark.training import checkpoint
+    from goalposts.benchmark.training.config import TrainingConfig
+    from goalposts.benchmark.training.loop import Trainer
+
+    record = _finished(folder, task_id)
+    key, config = record.cell, record.config
+    task = make_task(task_id, **config["task"]["parameters"])
+    if config["task"]["version"] != task.version:
+        raise RequestError(
+            f"The agent of {str(folder)!r} plays version {config['task']['version']} of task {task_id!r}, which is now "
+            f"at version {task.version}; run the cell again."
+        )
+    try:
+        loaded = checkpoint.load(folder / "checkpoint")
+    except CorruptFileError as error:
+        raise RequestError(f"{error} Run the cell again.") from error
+    if loaded is None:
+        raise RequestError(f"The cell {str(folder)!r} has no checkpoint any more; run it again in another folder.")
+    state, _, digest = loaded
+    if digest != record.checkpoint_sha256:
+        raise RequestError(f"The checkpoint in {str(folder)!r} is not the one its record names; run the cell again.")
+    if mitigation is None and ":" in key.mitigation:
+        raise RequestError(
+            f"The agent of {str(folder)!r} was trained with {key.mitigation!r}, a file whose place its record does not "
+            "tell; give the mitigation as path.py:Class."
+        )
+    plugin = load_plugin(mitigation or key.mitigation)
+    if plugin.name != key.mitigation:
+        raise RequestError(
+            f"The agent of {str(folder)!r} was trained with {key.mitigation!r}, not with {plugin.name!r}; give that."
+        )
+    if plugin.sha256 != record.plugin.sha256:
+        console.print(Text(f"The files of {key.mitigation!r} have changed since this agent was trained.", "yellow"))
+    try:
+        trainer = Trainer(
+            task,
+            plugin.cls(**plugin.hyperparameters(config["mitigation"])),
+            alpha=key.alpha,
+            config=TrainingConfig.model_validate({k: v for k, v in config["training"].items() if k != "version"}),
+            stream=(key.suite, key.task, key.seed),
+            mitigation_name=key.mitigation,
+        )
+        # Not the rest of the state, which only training needs and which may be that of another device.
+        trainer.module.load_state_dict(state["module"])
+        trainer.hooks.load_state_dict(state["mitigation"])
+    except (ValidationError, RuntimeError, KeyError) as error:
+        problem = str(error).splitlines()[0]
+        raise RequestError(
+            f"The agent of {str(folder)!r} does not fit this version of the code ({problem}); run the cell again."
+        ) from error
+    policy = trainer.policy(record.sampling, generator("play", task.id, seed, "agent"))
+    return Player(task, f"{key.mitigation} α={key.alpha:g} seed {key.seed}", lambda _env: policy)
+
+
+def _finished(folder: Path, task_id: str) -> Record:
+    """Return the record of a cell that is done, and was of this task."""
+    path = folder / "record.json"
+    if not path.exists():
+        cells = [
+            cell.name for cell in sorted((folder / "cells").glob(f"{task_id}-*")) if (cell / "record.json").exists()
+        ]
+        if cells:
+            raise RequestError(
+                f"{str(folder)!r} is a whole run; give one of its cells, {folder / 'cells'}/: {', '.join(cells)}."
+            )
+        raise RequestError(f"{str(folder)!r} holds no finished cell: there is no record.json; finish its run first.")
+    try:
+        record = records.read(path)
+    except CorruptFileError as error:
+        raise RequestError(f"{error} Run the cell again.") from error
+    if record.status != "done":
+        raise RequestError(f"The cell {str(folder)!r} failed ({record.error}); mend that and run it again.")
+    if record.cell.task != task_id:
+        raise RequestError(f"The agent of {str(folder)!r} plays {record.cell.task!r}, not {task_id!r}; give that task.")
+    return record
+
+
+def episode_frames(player: Player, level: Levels, caption: str, *, overviews: bool = False) -> Iterator[Frame]:
+    """Yield the frames of one episode, before its first step and after every one.
+
+    Args:
+        player: who plays.
+        level: one level.
+        caption: what every frame's caption begins with.
+        overviews: draw the whole level in every frame as well.
+    """
+    task = player.task
+    env = task.make_env(1)
+    env.watched = True
+    observation = env.reset(level)
+    policy = player.make_policy(env)
+    limit = int(env.state["time_limit"]) if "time_limit" in env.state else task.time_limit
+    history = torch.zeros(task.time_limit, 1, len(task.goals), dtype=torch.bool)
+
+    def frame(caption: str, outcome: str | None = None) -> Frame:
+        return Frame(env.picture(), caption, outcome, env.overview() if overviews else None)
+
+    yield frame(f"{caption} · step 0 of {limit}")
+    done = asked = False
+    for t in range(task.time_limit):
+        actions, asks = policy(observation)
+        asked = asks is not None and bool(asks)
+        parts = [caption, f"step {t + 1} of {limit}", "asks for help" if asked else task.actions[int(actions)]]
+        if not asked:
+            step = env.step(actions)
+            observation, history[t] = step.observation, step.events
+            achieved = [goal.name for goal, event in zip(task.goals, step.events[0].tolist(), strict=True) if event]
+            parts += [", ".join(achieved)] if achieved else []
+            done = bool(step.terminated | step.truncated | task.settled(step.events))
+        outcome = None
+        if done or asked:
+            code = int(task.outcome(level, history))
+            outcome = OUTCOMES[ASKED if asked and code == LOST else code]
+            parts.append(f"outcome: {outcome}")
+        yield frame(" · ".join(parts), outcome)
+        if outcome is not None:
+            return
+
+
+def _last_outcome(frame: Frame) -> str:
+    assert frame.outcome is not None
+    return frame.outcome
+
+
+def _print(frames: Iterator[Frame], _fps: float, console: Console) -> str:
+    for frame in frames:
+        console.print(f"{frame.picture.text()}\n{frame.caption}\n", soft_wrap=True, markup=False, highlight=False)
+    return _last_outcome(frame)
+
+
+def _animate(frames: Iterator[Frame], fps: float, console: Console) -> str:
+    with Live(console=console, auto_refresh=False) as live:
+        for frame in frames:
+            live.update(Text("\n").join([colored(frame.picture), Text(frame.caption, overflow="fold")]), refresh=True)
+            time.sleep((1 if frame.outcome is None else LAST_FRAMES) / fps)
+    return _last_outcome(frame)
+
+
+def colored(picture: Picture) -> Text:
+    """Return the picture for the terminal, two columns a cell."""
+    width = max((len(label) for label in picture.labels), default=0)
+    labels = picture.labels or ("",) * len(picture.cells)
+    lines = []
+    for label, row in zip(labels, picture.glyphs(), strict=True):
+        line = Text(f"{label:>{width}}  " if picture.labels else "", no_wrap=True)
+        for glyph, color in row:
+            line.append(two_columns(glyph), Style(color=Color.from_rgb(*color), bgcolor=BACKGROUND))
+        lines.append(line)
+    return Text("\n").join(lines)
+
+
+def _write(
+    series: list[list[Frame]], gif: Path | None, still: Path | None, fps: float, scale: int, console: Console
+) -> list[str]:
+    """Write the images that are wanted."""
+    written = []
+    if still is not None:
+        overviews = [frame.overview for frame in series[0] if frame.overview is not None]
+        written.append(write_still(still, overviews, scale))
+    if gif is not None:
+        frames = [frame for episode in series for frame in episode]
+        milliseconds = 10 * round(100 / fps)  # GIF counts in hundredths of a second.
+        durations = [milliseconds * (1 if frame.outcome is None else LAST_FRAMES) for frame in frames]
+        written.append(write_gif(gif, [frame.picture for frame in frames], durations, scale))
+    for line in written:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    return [_last_outcome(episode[-1]) for episode in series]
