@@ -26,8 +26,8 @@ from goalposts.benchmark.measurement import scores
 from goalposts.benchmark.measurement.evaluation import EVALUATION_VERSION, PUBLIC_SALT, play, prepare_cached
 from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.benchmark.randomness import generator
-from goalposts.benchmark.tasks import TASKS
-from goalposts.benchmark.tasks.base import IN_DISTRIBUTION
+from goalposts.benchmark.tasks.registry import TASKS
+from goalposts.benchmark.tasks.vocabulary import IN_DISTRIBUTION
 from goalposts.benchmark.training.config import TRAINER_VERSION
 from goalposts.benchmark.training.loop import Trainer
 from goalposts.benchmark.training.precision import native_bf16

@@ -26,8 +26,8 @@ import torch
 
 from goalposts.benchmark.experiment.suite import TaskPlan, get_suite
 from goalposts.benchmark.plugins.registry import load_plugin
-from goalposts.benchmark.tasks import TASKS, make_task
-from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.tasks.registry import TASKS, make_task
+from goalposts.benchmark.tasks.task import Task
 from goalposts.benchmark.training.config import TrainingConfig
 from goalposts.benchmark.training.loop import Trainer
 from goalposts.benchmark.training.precision import native_bf16

@@ -9,7 +9,16 @@ from pydantic import ValidationError
 
 
 class GoalpostsError(Exception):
-    """Base of every error that Goalposts raises on purpose."""
+    """Base of every error that Goalposts raises on purpose.
+
+    Args:
+        message: one line.
+        hook: the mitigation's hook that is at fault, where it is one and its name is known.
+    """
+
+    def __init__(self, message: str = "", *, hook: str | None = None) -> None:
+        super().__init__(message)
+        self.hook = hook
 
 
 class RequestError(GoalpostsError):
@@ -29,7 +38,17 @@ class HookError(GoalpostsError):
 
 
 class NonFiniteError(GoalpostsError):
-    """A loss or an observation held NaN or infinity; the message names the tensor and the step."""
+    """A loss or an observation held NaN or infinity; the message names the tensor and the step.
+
+    Args:
+        message: one line.
+        what: the name of the tensor.
+        hook: see :class:`GoalpostsError`.
+    """
+
+    def __init__(self, message: str = "", *, what: str | None = None, hook: str | None = None) -> None:
+        super().__init__(message, hook=hook)
+        self.what = what
 
 
 class CorruptFileError(GoalpostsError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,8 +16,16 @@ from typing import Any
 from goalposts.benchmark.errors import RequestError, unknown_name
 from goalposts.benchmark.plain import one_line
 
+TASKS, MITIGATIONS = "goalposts.tasks", "goalposts.mitigations"
+"""Entry-point groups of what can be registered."""
 FILE_MODULE = "goalposts_plugin_"
 """How the modules of files begin; the rest comes from the path."""
+
+
+@functools.cache
+def registered(group: str) -> dict[str, EntryPoint]:
+    """Return what is installed of an entry-point group, by name and in alphabetical order."""
+    return {point.name: point for point in sorted(entry_points(group=group), key=lambda point: point.name)}
 
 
 def is_file(reference: str) -> bool:
@@ -68,6 +78,18 @@ def load_from_module(reference: str, kind: str) -> Any:
             f"callable of {module_name!r}", name, [key for key, value in vars(module).items() if callable(value)]
         )
     return getattr(module, name)
+
+
+def import_point(point: EntryPoint, kind: str) -> Any:
+    """Return what an entry point names.
+
+    Raises:
+        RequestError: its import fails.
+    """
+    try:
+        return point.load()
+    except Exception as error:
+        raise _broken(kind, point.name, error) from error
 
 
 def _import_file(path: Path, kind: str) -> ModuleType:

@@ -48,7 +48,7 @@ class AskForHelp(Ensemble):
 
     def setup(self, context: Context) -> None:
         super().setup(context)
-        self._running = torch.zeros(context.num_envs, device=context.generator.device)
+        self._running = torch.zeros(context.training.num_envs, device=context.generator.device)
         self._greatest = self._running[:0]
 
     def after_rollout(self, rollout: Rollout) -> None:

@@ -17,15 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from goalposts import Mitigation, ModuleSpec, Rollout, sample_actions
-
-if TYPE_CHECKING:
-    from ray.rllib.core.rl_module.torch import TorchRLModule
 
 
 class Heads(nn.Module):
@@ -78,19 +75,19 @@ class Ensemble(Mitigation):
             raise ValueError(f"mask_probability is {mask_probability!r}; give a number in (0, 1]")
         self.heads = heads
         self.mask_probability = mask_probability
-        self._module: TorchRLModule
+        self._network: nn.Module
         self._policy: PolicyHeads
         self._value: ValueHeads
         self._before: Tensor
         """``float32[T, N, num_heads, num_actions]``: log-probabilities of all actions in the last rollout."""
 
-    def build_module(self, spec: ModuleSpec) -> TorchRLModule:
+    def build_module(self, spec: ModuleSpec) -> nn.Module:
         """Put the heads of further networks on the trunk of the first."""
-        self._module, *others = [spec.build() for _ in range(self.heads)]
-        self._policy = PolicyHeads([network.policy_head for network in (self._module, *others)])
-        self._value = ValueHeads([network.value_head for network in (self._module, *others)])
-        self._module.policy_head, self._module.value_head = self._policy, self._value
-        return self._module
+        self._network, *others = [spec.build() for _ in range(self.heads)]
+        self._policy = PolicyHeads([network.policy_head for network in (self._network, *others)])
+        self._value = ValueHeads([network.value_head for network in (self._network, *others)])
+        self._network.policy_head, self._network.value_head = self._policy, self._value
+        return self._network
 
     def log_probs(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """Return every head's log-probabilities, ``float32[n, num_heads, num_actions]``."""
@@ -98,7 +95,7 @@ class Ensemble(Mitigation):
 
     def after_rollout(self, rollout: Rollout) -> None:
         with torch.no_grad():
-            steps = [self._module.forward_exploration({"obs": step}) for step in rollout.observations]
+            steps = [self._network(step) for step in rollout.observations]
             self._before = torch.stack([self.log_probs(outputs) for outputs in steps])
 
     def batch_columns(self, rollout: Rollout) -> Mapping[str, Tensor]:
@@ -116,11 +113,11 @@ class Ensemble(Mitigation):
         ratio = (of_actions(log_probs, batch["actions"]) - batch["head_log_probs"]).exp()
         importance = (batch["head_log_probs"] - batch["action_logp"].unsqueeze(1)).exp()
         advantages = batch["advantages"].unsqueeze(1)
-        clipped = ratio.clamp(1 - context.clip_param, 1 + context.clip_param)
+        clipped = ratio.clamp(1 - context.training.clip_param, 1 + context.training.clip_param)
         policy = -importance * torch.min(advantages * ratio, advantages * clipped)
         values = self._value.each(outputs["embeddings"]).squeeze(2)
         value = (values - batch["value_targets"].unsqueeze(1)).square()
-        loss = policy + context.vf_loss_coeff * value - context.entropy_coeff * entropy(log_probs)
+        loss = policy + context.training.vf_loss_coeff * value - context.training.entropy_coeff * entropy(log_probs)
         masks = batch["head_masks"]
         return (masks * loss).sum() / masks.sum().clamp(min=1)
 

@@ -66,8 +66,8 @@ class Plr(Mitigation):
         super().setup(context)
         device = context.generator.device
         self.buffer = LevelBuffer(self.buffer_size, self.temperature, self.staleness_coeff, device)
-        self.buffer.check_capacity(context.num_envs)
-        ready = max(int(self.fill_share * self.buffer_size), context.num_envs)
+        self.buffer.check_capacity(context.training.num_envs)
+        ready = max(int(self.fill_share * self.buffer_size), context.training.num_envs)
         self._ready_size = min(ready, self.buffer_size)
 
     def sample_levels(self, num_levels: int) -> Levels:
@@ -90,7 +90,7 @@ class Plr(Mitigation):
 
     def after_rollout(self, rollout: Rollout) -> None:
         """Score the levels and record them."""
-        returns = episode_returns(rollout.rewards, rollout.done, self.context.gamma)
+        returns = episode_returns(rollout.rewards, rollout.done, self.context.training.gamma)
         returns = returns._replace(best=self.buffer.best_ever(rollout.levels, returns.best))
         scores = ESTIMATES[self.regret](self.context, rollout, returns)
         self.buffer.record(rollout.levels, scores, returns.best)

@@ -60,7 +60,7 @@ class ProxyAdversary(Mitigation):
         super().setup(context)
         device = context.generator.device
         self.buffer = LevelBuffer(self.buffer_size, self.temperature, self.staleness_coeff, device)
-        self.buffer.check_capacity(context.num_envs)
+        self.buffer.check_capacity(context.training.num_envs)
 
     def sample_levels(self, num_levels: int) -> Levels:
         num_replayed = min(int(self.replay_share * num_levels), len(self.buffer))
@@ -75,7 +75,7 @@ class ProxyAdversary(Mitigation):
 
     def after_rollout(self, rollout: Rollout) -> None:
         """Score the levels and record them."""
-        gamma = self.context.gamma
+        gamma = self.context.training.gamma
         earned = episode_returns(rollout.events[..., 0].float(), rollout.done, gamma)
         forgone = torch.stack(
             [

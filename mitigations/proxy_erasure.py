@@ -61,7 +61,7 @@ class ProxyErasure(Mitigation):
     @property
     def weight(self) -> float:
         """Of the loss in the present update: 0 at the start of training, nearly ``strength`` at its end."""
-        return self.strength * schedule(self._env_steps / self.context.env_steps)
+        return self.strength * schedule(self._env_steps / self.context.training.env_steps)
 
     def batch_columns(self, rollout: Rollout) -> Mapping[str, Tensor]:
         """Return what the probe is to predict, and for which transitions that is known."""

@@ -9,15 +9,12 @@ as it is, so that this helps only where the proxy is visual.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from goalposts import Mitigation, ModuleSpec, Rollout
-
-if TYPE_CHECKING:
-    from ray.rllib.core.rl_module.torch import TorchRLModule
 
 LUMINANCE = (0.299, 0.587, 0.114)
 """Of red, green and blue (ITU-R BT.601)."""
@@ -44,11 +41,11 @@ class VisualRandomization(Mitigation):
             raise ValueError(f"strength is {strength!r}; give a number in [0, 1)")
         self.coefficient = coefficient
         self.strength = strength
-        self._module: TorchRLModule
+        self._network: nn.Module
 
-    def build_module(self, spec: ModuleSpec) -> TorchRLModule:
-        self._module = spec.build()
-        return self._module
+    def build_module(self, spec: ModuleSpec) -> nn.Module:
+        self._network = spec.build()
+        return self._network
 
     def batch_columns(self, rollout: Rollout) -> Mapping[str, Tensor]:
         """Draw each transition's factors, ``jitter`` of ``float32[T, N, num_factors]``."""
@@ -61,7 +58,7 @@ class VisualRandomization(Mitigation):
 
         The regularizers G_π and G_V of Raileanu et al. 2021, algorithm 1.
         """
-        seen = self._module.forward_train({"obs": jittered(batch["obs"], batch["jitter"])})
+        seen = self._network(jittered(batch["obs"], batch["jitter"]))
         log_probs = torch.log_softmax(outputs["action_dist_inputs"].detach(), dim=1)
         log_probs_seen = torch.log_softmax(seen["action_dist_inputs"], dim=1)
         policy = (log_probs.exp() * (log_probs - log_probs_seen)).sum(dim=1)

@@ -171,7 +171,12 @@ def _final_metrics(record: Record) -> Iterator[tuple[str, float, int]]:
 
 
 def _params(record: Record) -> dict[str, str]:
-    fields = {"cell": record.cell.model_dump(), "device": record.device, "dtype": record.dtype, "config": record.config}
+    fields = {
+        "cell": record.cell.model_dump(),
+        "device": record.device,
+        "dtype": record.dtype,
+        "config": record.config.model_dump(mode="json"),
+    }
     return {_key(name): str(value)[:_MAX_PARAM_LENGTH] for name, value in _flattened(fields)}
 
 

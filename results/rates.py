@@ -10,14 +10,15 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from goalposts.benchmark.experiment.record import Record, SplitCounts, SplitResult
+from goalposts.benchmark.experiment.record import Record
+from goalposts.benchmark.measurement.counts import SplitCounts, SplitResult
 
 SPLIT_OUTCOMES = ("aligned", "proxy", "asked", "lost")
 REFERENCES = ("aligned_reference", "proxy_reference")
 
 
 @dataclasses.dataclass(frozen=True)
-class Rates:
+class SplitRates:
     """One split of one kind of cell, over its seeds."""
 
     task: str
@@ -47,7 +48,7 @@ class Rates:
         return dataclasses.asdict(self)
 
 
-def rates(records: Iterable[Record]) -> list[Rates]:
+def rates(records: Iterable[Record]) -> list[SplitRates]:
     """Return the rates of finished cells, in the order of task, mitigation, rate, steps and the task's own splits.
 
     Cells that were evaluated in the course of their training have rows for each of those times, before the last ones.
@@ -76,7 +77,7 @@ def _rows(
     seeds: Sequence[Mapping[str, SplitCounts] | Mapping[str, SplitResult]],
     env_steps: int,
     verdicts: dict[str, int],
-) -> list[Rates]:
+) -> list[SplitRates]:
     """Return one row a split."""
     rows = []
     for split, first in seeds[0].items():
@@ -87,7 +88,7 @@ def _rows(
         references: dict[str, Any] = {name: getattr(first, name, None) for name in REFERENCES}
         timed_out = [counts[split].timed_out for counts in seeds]
         rows.append(
-            Rates(
+            SplitRates(
                 task,
                 mitigation,
                 alpha,
@@ -110,16 +111,16 @@ HEADER = (
 SECTION_HEADER = ("split", "aligned", "proxy", "asked", "lost", "of them\ntimed out", "refe-\nrences")
 
 
-def cells_of(row: Rates) -> tuple[str, ...]:
+def cells_of(row: SplitRates) -> tuple[str, ...]:
     """Return the row as text, in the order of ``HEADER``.
 
-    Rates of several seeds are their mean and range; those of one are given with the 95% interval of its episodes.
+    SplitRates of several seeds are their mean and range; those of one are given with the 95% interval of its episodes.
     """
     *cell, verdicts = _cell(row)
     return (*cell, *_split(row, "{:.3f}"), verdicts)
 
 
-def sections(rows: Iterable[Rates]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
+def sections(rows: Iterable[SplitRates]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
     """Yield a title and a table for each kind of cell, narrow enough for a terminal.
 
     The table's first row is ``SECTION_HEADER``, without *asked* where nobody did. The others are a split each, in
@@ -136,18 +137,18 @@ def sections(rows: Iterable[Rates]) -> Iterator[tuple[str, list[tuple[str, ...]]
         yield title, table if asked else [row[:at] + row[at + 1 :] for row in table]
 
 
-def _cell(row: Rates) -> tuple[str, ...]:
+def _cell(row: SplitRates) -> tuple[str, ...]:
     verdicts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(row.verdicts.items()))
     return row.task, row.mitigation, f"{row.alpha:g}", f"{row.env_steps:,}", verdicts
 
 
-def _split(row: Rates, pattern: str) -> tuple[str, ...]:
+def _split(row: SplitRates, pattern: str) -> tuple[str, ...]:
     shares = (_share(getattr(row, name), row.episodes, pattern) for name in (*SPLIT_OUTCOMES, "timed_out"))
     references = ("" if (rate := getattr(row, name)) is None else pattern.format(rate) for name in REFERENCES)
     return row.split, *shares, *references
 
 
-def markdown(rows: Sequence[Rates]) -> str:
+def markdown(rows: Sequence[SplitRates]) -> str:
     """Return the rates as a Markdown table."""
     return markdown_table(HEADER, map(cells_of, rows))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from goalposts.benchmark.experiment.conformance import small_plan
-from goalposts.benchmark.tasks import TASKS
 from goalposts.benchmark.tasks.procgen.task import ProcgenTask
+from goalposts.benchmark.tasks.registry import TASKS
 
 GAMES = sorted(name for name, task in TASKS.items() if issubclass(task, ProcgenTask))
 """Tasks whose levels are made by a game, and take their time."""

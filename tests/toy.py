@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.plugins.mitigation import Context, Knowledge, Mitigation, Rollout
-from goalposts.benchmark.tasks.base import PLANNING_GAMMA, Advance, BatchedEnv, Case, Goal, ReferencePolicy, Task
 from goalposts.benchmark.tasks.drawing import Picture, bar
+from goalposts.benchmark.tasks.environment import Advance, BatchedEnv, ReferencePolicy
 from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tasks.vocabulary import PLANNING_GAMMA, Case, Goal
 from goalposts.benchmark.training import checkpoint
 from goalposts.benchmark.training.config import TrainingConfig
 from goalposts.benchmark.training.loop import Trainer

@@ -11,7 +11,7 @@ from rich.console import Console
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.experiment.suite import get_suite
 from goalposts.benchmark.measurement.certificates import Certificate, certify
-from goalposts.benchmark.tasks import TASKS, make_task
+from goalposts.benchmark.tasks.registry import TASKS, make_task
 
 
 def certificates(

@@ -24,8 +24,8 @@ from goalposts.benchmark.measurement.evaluation import (
     salt_commitment,
 )
 from goalposts.benchmark.measurement.external import external_policy
-from goalposts.benchmark.tasks import make_task, task_class
-from goalposts.benchmark.tasks.base import PLANNING_GAMMA
+from goalposts.benchmark.tasks.registry import make_task, task_class
+from goalposts.benchmark.tasks.vocabulary import PLANNING_GAMMA
 
 EPISODES = 1024
 """Evaluation episodes a split, where no suite says otherwise."""

@@ -8,7 +8,7 @@ from typing import Any
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.experiment.suite import SUITES
 from goalposts.benchmark.plugins.registry import load_plugin, registered
-from goalposts.benchmark.tasks import TASKS
+from goalposts.benchmark.tasks.registry import TASKS
 
 
 def tasks() -> list[dict[str, Any]]:

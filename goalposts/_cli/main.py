@@ -417,8 +417,8 @@ def levels(
 ) -> None:
     """Write a file of levels, to play or evaluate on exactly these."""
     from goalposts.benchmark.randomness import generator
-    from goalposts.benchmark.tasks import make_task
     from goalposts.benchmark.tasks.gymnasium_env import draw_levels
+    from goalposts.benchmark.tasks.registry import make_task
 
     made = make_task(task, **_parameters(settings))
     drawn = draw_levels(made, split, alpha, count, generator("level file", made.id, split, seed))

@@ -26,10 +26,12 @@ from goalposts.benchmark.experiment.record import Record
 from goalposts.benchmark.measurement.evaluation import Policy, reference_policy
 from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.benchmark.randomness import generator
-from goalposts.benchmark.tasks import make_task, task_class
-from goalposts.benchmark.tasks.base import ASKED, LOST, OUTCOMES, BatchedEnv, Task
 from goalposts.benchmark.tasks.drawing import PALETTE, Picture, two_columns
+from goalposts.benchmark.tasks.environment import BatchedEnv
 from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.registry import make_task, task_class
+from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tasks.vocabulary import ASKED, LOST, OUTCOMES
 
 REFERENCES = ("aligned", "proxy", "random")
 LEAST_FPS, MOST_FPS = 0.1, 50.0

@@ -9,7 +9,7 @@ from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.experiment import record
 from goalposts.benchmark.experiment.record import Record
 from goalposts.benchmark.experiment.suite import Suite, get_suite
-from goalposts.benchmark.tasks import TASKS
+from goalposts.benchmark.tasks.registry import TASKS
 from goalposts.cluster.driver import RUN_FILE, Run, read_run
 from goalposts.results.leaderboard import Leaderboard, build_leaderboard, write_leaderboard
 from goalposts.results.publication import is_published, published_suite, read_published

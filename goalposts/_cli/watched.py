@@ -27,8 +27,8 @@ from goalposts.benchmark.experiment.conformance import (
 from goalposts.benchmark.plugins.hooks import Hooks
 from goalposts.benchmark.plugins.mitigation import Mitigation
 from goalposts.benchmark.plugins.registry import load_plugin
-from goalposts.benchmark.tasks import make_task
-from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.task import Task
 
 Tell = Callable[..., None]
 

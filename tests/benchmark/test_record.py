@@ -28,7 +28,7 @@ from goalposts.benchmark.experiment.record import (
 )
 from goalposts.benchmark.experiment.suite import get_suite
 from goalposts.benchmark.plugins.registry import load_plugin
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.registry import make_task
 
 RECORD = Record(
     cell=CellKey(suite="quick-v1", task="corner", mitigation="none", alpha=0.1 + 0.2, seed=0),

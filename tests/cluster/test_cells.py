@@ -8,7 +8,7 @@ import pytest
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.experiment.cell import Cell, Selection, cells_of
 from goalposts.benchmark.experiment.suite import get_suite, read_tuned
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.registry import make_task
 from tests.cluster.helpers import tiny_cell
 
 PLUGIN = """

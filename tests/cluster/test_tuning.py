@@ -16,8 +16,8 @@ from goalposts.benchmark.experiment.run_cell import run_cell
 from goalposts.benchmark.experiment.suite import Factored, MitigationPlan, Suite, TaskPlan, get_suite
 from goalposts.benchmark.measurement.evaluation import PUBLIC_SALT, evaluation_set, salt_commitment, tuning_set
 from goalposts.benchmark.plugins.registry import load_plugin, registered
-from goalposts.benchmark.tasks import make_task
-from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.task import Task
 from goalposts.cluster import tuning
 from goalposts.cluster.tuning import TOGETHER, Plan, Tuned, counted, objective, open_study, plan_tuning, tune
 from tests.cluster.helpers import TINY, job

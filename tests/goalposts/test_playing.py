@@ -24,9 +24,9 @@ from goalposts.benchmark.experiment.cell import Cell
 from goalposts.benchmark.experiment.run_cell import make_trainer, run_cell, write_failure
 from goalposts.benchmark.experiment.suite import TaskPlan
 from goalposts.benchmark.randomness import generator
-from goalposts.benchmark.tasks import make_task
 from goalposts.benchmark.tasks.drawing import TILE_PIXELS
 from goalposts.benchmark.tasks.fraud import Fraud
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.training import checkpoint
 from tests.cluster.helpers import TINY, job, tiny_cell
 from tests.toy import Toy, ToyLevels

@@ -17,7 +17,7 @@ from goalposts.benchmark.errors import HookError, RequestError
 from goalposts.benchmark.experiment.conformance import Conformance, small_plan
 from goalposts.benchmark.measurement.certificates import certify
 from goalposts.benchmark.plugins.registry import load_plugin
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.registry import make_task
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = (DOCS / "new_task.md").read_text()

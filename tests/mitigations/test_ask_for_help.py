@@ -11,7 +11,7 @@ from torch import Tensor
 from goalposts.benchmark.measurement.evaluation import play
 from goalposts.benchmark.networks import build
 from goalposts.benchmark.plugins.mitigation import ModuleSpec
-from goalposts.benchmark.tasks.base import ALIGNED, ASKED
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, ASKED
 from goalposts.mitigations import ask_for_help
 from goalposts.mitigations.ask_for_help import AskForHelp
 from goalposts.mitigations.ensemble import disagreement

@@ -13,7 +13,7 @@ from torch import Tensor
 from goalposts.benchmark.errors import RequestError, UndeclaredKnowledgeError
 from goalposts.benchmark.plugins.mitigation import Knowledge, Mitigation
 from goalposts.benchmark.plugins.registry import load_plugin, registered
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.training import checkpoint
 from goalposts.benchmark.training.loop import Trainer
 from tests.small import TENSOR_TASKS

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.plugins.mitigation import Rollout
-from goalposts.benchmark.tasks import make_task
-from goalposts.benchmark.tasks.base import Goal
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.vocabulary import Goal
 from goalposts.mitigations.goal_hindsight import GoalHindsight, episode_numbers
 from tests.toy import Toy, context, rollout, trainer
 

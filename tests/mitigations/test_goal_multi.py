@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.mitigations.goal_multi import GoalMulti
 from tests.small import TENSOR_TASKS
 from tests.toy import Toy, ToyLevels, context, trainer

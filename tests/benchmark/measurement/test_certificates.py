@@ -5,16 +5,17 @@ from typing import Any
 
 import pytest
 import torch
+from goalposts.benchmark.measurement.exhaustive import optimal_values
 from torch import Tensor
 
 from goalposts.benchmark.experiment.suite import get_suite
 from goalposts.benchmark.measurement.certificates import Certificate, certify
-from goalposts.benchmark.measurement.exhaustive import optimal_values
-from goalposts.benchmark.tasks import TASKS, make_task
-from goalposts.benchmark.tasks.base import BatchedEnv, ReferencePolicy, Task
 from goalposts.benchmark.tasks.corner import Corner, CornerLevels
 from goalposts.benchmark.tasks.dish import Dish
+from goalposts.benchmark.tasks.environment import BatchedEnv, ReferencePolicy
 from goalposts.benchmark.tasks.monsters import Monsters
+from goalposts.benchmark.tasks.registry import TASKS, make_task
+from goalposts.benchmark.tasks.task import Task
 from tests.small import TENSOR_TASKS
 from tests.toy import Toy, ToyLevels
 

@@ -27,8 +27,9 @@ from goalposts.benchmark.measurement.evaluation import (
     salt_commitment,
     split_counts,
 )
-from goalposts.benchmark.tasks import make_task
-from goalposts.benchmark.tasks.base import ALIGNED, ASKED, LOST, PROXY, BatchedEnv
+from goalposts.benchmark.tasks.environment import BatchedEnv
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, ASKED, LOST, PROXY
 from tests.toy import COST, Toy, ToyLevels, unreserved
 
 SECRET = "0123456789abcdefABCDEF0123456789"

@@ -13,8 +13,8 @@ from goalposts.benchmark.measurement.evaluation import play, prepare_cached
 from goalposts.benchmark.plugins.mitigation import Mitigation
 from goalposts.benchmark.plugins.registry import load_plugin, registered
 from goalposts.benchmark.randomness import generator
-from goalposts.benchmark.tasks import make_task
-from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.task import Task
 from goalposts.benchmark.training import checkpoint
 from goalposts.benchmark.training.config import TrainingConfig
 from goalposts.benchmark.training.loop import Trainer

@@ -12,7 +12,7 @@ from goalposts.benchmark.errors import NonFiniteError
 from goalposts.benchmark.experiment.suite import get_suite
 from goalposts.benchmark.plugins.mitigation import Mitigation
 from goalposts.benchmark.plugins.registry import load_plugin, registered
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.training import checkpoint
 from goalposts.benchmark.training.loop import Trainer
 from tests.small import TENSOR_TASKS
