@@ -1,0 +1,22 @@
+"""Rebuild the leaderboard of a run from its records, and print it."""
+
+from __future__ import annotations
+
+import typer
+
+from goalposts._cli.options import FolderArgument, JsonOption
+from goalposts._cli.printing import out, print_json
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(help=__doc__)
+def leaderboard(folder: FolderArgument, as_json: JsonOption = False) -> None:
+    from goalposts._cli.reporting import rebuild
+    from goalposts.results.table import print_leaderboard
+
+    board, records = rebuild(folder.absolute())
+    if as_json:
+        print_json(board.model_dump(mode="json"))
+    else:
+        print_leaderboard(out, board, records)
