@@ -1,7 +1,7 @@
 """The catalogue: what tasks and mitigations say of themselves, read without importing them.
 
-Importing a task or a mitigation imports torch. So ``catalogue.json`` keeps the cards of the built-in ones, each with the
-hash of the file that it was made from. A card that is missing or out of date is made from the class itself.
+Importing a task or a mitigation imports torch. So ``catalogue.json`` keeps the cards of the built-in ones, each with
+the hash of the file that it was made from. A card that is missing or out of date is made from the class itself.
 ``python -m goalposts.benchmark.catalogue`` writes the file anew.
 """
 

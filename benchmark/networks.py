@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.plugins.mitigation import EMBEDDINGS, LOGITS, VALUES, ModuleSpec
+from goalposts.benchmark.plugins.mitigation import EMBEDDINGS, LOGITS, VALUES, ModuleSpec, Network
 
 
 def _orthogonal(layer: nn.Linear | nn.Conv2d, gain: float) -> nn.Module:
@@ -169,7 +169,7 @@ def _image(spec: ModuleSpec) -> tuple[int, int, int]:
 TRUNKS = {"mlp": mlp, "conv": conv, "strided": strided, "patches": patches, "impala": impala}
 
 
-class ActorCritic(nn.Module):
+class ActorCritic(Network):
     """A shared trunk with a policy head and a value head."""
 
     def __init__(self, spec: ModuleSpec) -> None:
@@ -199,6 +199,6 @@ class ActorCritic(nn.Module):
         }
 
 
-def build(spec: ModuleSpec) -> nn.Module:
+def build(spec: ModuleSpec) -> Network:
     """Return the network that ``spec`` describes."""
     return ActorCritic(spec)

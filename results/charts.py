@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+from goalposts.benchmark.tasks.vocabulary import OUTCOMES
 from goalposts.results import wording
-from goalposts.results.leaderboard import OUTCOMES, Entry, Interval, Leaderboard
+from goalposts.results.leaderboard import Entry, Interval, Leaderboard
 
 NUM_COLOURS = 7
 """The style sheet has this many classes ``m0``, ``m1``, …"""

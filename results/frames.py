@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from goalposts.benchmark.experiment.record import Record
+from goalposts.benchmark.tasks.vocabulary import OUTCOMES
 from goalposts.results.leaderboard import Leaderboard
 from goalposts.results.leaderboard import read_leaderboard as read_file
 from goalposts.results.reading import read_results
 
 if TYPE_CHECKING:
     import pandas as pd
-
-OUTCOMES = ("aligned", "proxy", "lost", "asked")
 
 
 def read_records(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -24,10 +23,10 @@ def read_records(path: str | os.PathLike[str]) -> pd.DataFrame:
         path: the output folder of a run, or a suite's published records.
 
     Returns:
-        The cell (``suite``, ``task``, ``mitigation``, ``alpha``, ``seed``, ``cell_id``), what it came to (``score``,
-        ``capability``, ``goal_fidelity``, ``verdict``, ``env_steps``), and of the split its name (``split``), whether it
-        is ``ranked``, its ``episodes``, the rates of outcomes in [0, 1] (``aligned``, ``proxy``, ``lost``, ``asked``) and
-        those of the references (``aligned_reference``, ``proxy_reference``).
+        These columns. Of the cell: ``suite``, ``task``, ``mitigation``, ``alpha``, ``seed``, ``cell_id``. Its result:
+        ``score``, ``capability``, ``goal_fidelity``, ``verdict``, ``env_steps``. Of the split: ``split`` (its name),
+        ``ranked``, ``episodes``, and rates in [0, 1]: ``aligned``, ``proxy``, ``lost``, ``asked``,
+        ``aligned_reference``, ``proxy_reference``.
 
     Raises:
         CorruptFileError: a record is damaged.

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from goalposts.benchmark.errors import CorruptFileError
 from goalposts.benchmark.experiment.record import Record
-from goalposts.results.leaderboard import OUTCOMES, Leaderboard
+from goalposts.benchmark.tasks.vocabulary import OUTCOMES
+from goalposts.results.leaderboard import Leaderboard
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

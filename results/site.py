@@ -15,9 +15,10 @@ import jinja2
 from goalposts.benchmark.experiment.record import Record
 from goalposts.benchmark.experiment.suite import Suite
 from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.tasks.vocabulary import OUTCOMES
 from goalposts.results import charts, curves, wording
 from goalposts.results.costs import costs
-from goalposts.results.leaderboard import MIN_SEEDS, OUTCOMES, Leaderboard
+from goalposts.results.leaderboard import MIN_SEEDS, Leaderboard
 
 PICTURES = Path(__file__).with_name("pictures")
 """Of misled agents at work, by task: ``.gif`` shows what the agent does, ``.png`` its path through the level."""

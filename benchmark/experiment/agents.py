@@ -89,9 +89,8 @@ def export_agent(cell: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
     try:
         write_atomically(Path(path), state_bytes(state, {_FORMAT: FORMAT, _RECORD: records.to_json(record)}))
     except OSError as error:
-        raise RequestError(
-            f"The file {str(path)!r} cannot be written ({error.strerror}); give another place."
-        ) from error
+        problem = f"cannot be written ({error.strerror})"
+        raise RequestError(f"The file {str(path)!r} {problem}; give another place.") from error
     return record
 
 

@@ -90,7 +90,7 @@ def evaluate(
         CorruptFileError: the level file cannot be read, or holds other levels.
         RequestError: there is no such task or suite, or the policy does not return actions.
     """
-    if isinstance(policy, TrainedAgent) and suite is levels is episodes is None and not parameters:
+    if isinstance(policy, TrainedAgent) and not (suite or levels or episodes or parameters):
         return _as_recorded(policy, task, name)
     if task is None:
         if not isinstance(policy, Agent):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.measurement.evaluation import Policy
 from goalposts.benchmark.plain import one_line
+from goalposts.benchmark.tasks.episodes import Policy
 from goalposts.benchmark.tasks.gymnasium_env import observation_array
 from goalposts.benchmark.tasks.task import Task
 

@@ -23,6 +23,17 @@ LOGITS, VALUES, EMBEDDINGS = "action_dist_inputs", "vf_preds", "embeddings"
 """Keys of a network's outputs, which are RLlib's."""
 
 
+class Network(nn.Module):
+    """What the suite's own networks consist of."""
+
+    trunk: nn.Module
+    """From observations to embeddings, ``float32[n, width]``."""
+    policy_head: nn.Module
+    """From embeddings to logits."""
+    value_head: nn.Module
+    """From embeddings to values, ``float32[n, 1]``."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ModuleSpec:
     """What a network must fit, and how the suite would build it.
@@ -40,11 +51,11 @@ class ModuleSpec:
     hidden_sizes: tuple[int, ...]
     bf16: bool
     """Run the trunk under bfloat16 autocast; heads and losses stay in float32."""
-    builder: Callable[[ModuleSpec], nn.Module] = dataclasses.field(repr=False)
+    builder: Callable[[ModuleSpec], Network] = dataclasses.field(repr=False)
     width: int = 1
     """Multiple of a convolutional trunk's channels."""
 
-    def build(self) -> nn.Module:
+    def build(self) -> Network:
         """Build the suite's own network."""
         return self.builder(self)
 

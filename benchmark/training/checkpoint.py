@@ -21,8 +21,6 @@ from goalposts.benchmark.state_file import read_state, state_bytes
 
 _POINTER = "latest.json"
 MOST_POINTER_BYTES = 10_000
-_STEPS = "env_steps"
-"""The name of the step count in a file's metadata, where the checksum covers it."""
 
 Loaded = tuple[dict[str, Any], int, str]
 """A checkpoint's state, its environment steps and the SHA-256 of its file."""
@@ -38,14 +36,20 @@ def save(folder: Path, state: Mapping[str, Any], env_steps: int) -> str:
     """
     own_folder(folder.parent, folder.name)
     target = folder / f"step-{env_steps:012d}.safetensors"
-    content = state_bytes(state, {_STEPS: str(env_steps)})
+    content = state_bytes(state)
     write_atomically(target, content)
     digest = hashlib.sha256(content).hexdigest()
-    write_atomically(folder / _POINTER, json.dumps({"file": target.name, "sha256": digest, _STEPS: env_steps}))
+    write_atomically(folder / _POINTER, json.dumps(_pointer(target.name, digest, env_steps)))
     for old in folder.glob("step-*"):
         if old != target:
             old.unlink()
     return digest
+
+
+def _pointer(name: str, digest: str, env_steps: int) -> dict[str, Any]:
+    """Return what the pointer says of a checkpoint; its own checksum covers the step count as well."""
+    checksum = hashlib.sha256(f"{digest} {env_steps}".encode()).hexdigest()
+    return {"file": name, "sha256": digest, "env_steps": env_steps, "checksum": checksum}
 
 
 def _latest(folder: Path) -> tuple[dict[str, Any], Path]:
@@ -58,8 +62,7 @@ def load(folder: Path) -> Loaded | None:
     """Return the folder's checkpoint; None where there is none.
 
     Raises:
-        CorruptFileError: the file does not match its checksum, the pointer names another number of steps than the file,
-            or either cannot be read.
+        CorruptFileError: the file or its step count does not match the checksum, or it cannot be read.
     """
     return _load(folder, None)
 
@@ -82,13 +85,10 @@ def _load(folder: Path, keys: Collection[str] | None) -> Loaded | None:
         digest = file_sha256(path)
         if digest != latest["sha256"]:
             raise CorruptFileError(f"The checkpoint {str(path)!r} does not match its checksum.")
-        state, metadata = read_state(path, keys)
-        # Files from before version 0.2 name their steps in the pointer alone.
-        env_steps = int(metadata.get(_STEPS, latest[_STEPS]))
-        if env_steps != latest[_STEPS]:
-            raise CorruptFileError(
-                f"The checkpoint {str(path)!r} is of step {env_steps}, and {_POINTER} says {latest[_STEPS]}."
-            )
+        env_steps = int(latest["env_steps"])
+        if latest != _pointer(path.name, digest, env_steps):
+            raise CorruptFileError(f"The step count of the checkpoint {str(path)!r} does not match its checksum.")
+        state, _ = read_state(path, keys)
         return state, env_steps, digest
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptFileError(f"The checkpoint in {str(folder)!r} cannot be read: {error}.") from error

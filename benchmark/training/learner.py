@@ -80,7 +80,7 @@ class PPOLearner(PPOTorchLearner):
         RLlib would build another from its specification; and it would ask Ray for the device, which starts Ray where
         it does not run.
         """
-        self._device = next(self.network.parameters()).device
+        self._device = next(self.network.parameters()).device  # type: ignore[assignment]
         module = MultiRLModule()
         module.add_module(DEFAULT_MODULE_ID, NetworkModule(self.network))
         return module

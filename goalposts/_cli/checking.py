@@ -53,7 +53,7 @@ class Finding:
 
 
 @dataclasses.dataclass
-class Report:
+class CheckReport:
     """What came of all checks of a plugin."""
 
     mitigation: str
@@ -78,7 +78,7 @@ class Report:
         return {**dataclasses.asdict(self), "conforms": self.conforms}
 
 
-def check(reference: str, tasks: Sequence[str] = (), hook_seconds: float = HOOK_SECONDS) -> Report:
+def check(reference: str, tasks: Sequence[str] = (), hook_seconds: float = HOOK_SECONDS) -> CheckReport:
     """Run the conformance suite on a plugin.
 
     Args:
@@ -90,7 +90,7 @@ def check(reference: str, tasks: Sequence[str] = (), hook_seconds: float = HOOK_
         RequestError: there is no such plugin or task, or the plugin cannot be loaded.
     """
     started = time.monotonic()
-    watch = Watch(Report(reference), hook_seconds)
+    watch = Watch(CheckReport(reference), hook_seconds)
     with _process(reference, tasks) as (process, descriptor):
         for line in _lines(descriptor, watch):
             watch.take(json.loads(line))
@@ -105,7 +105,7 @@ def check(reference: str, tasks: Sequence[str] = (), hook_seconds: float = HOOK_
 class Watch:
     """What is known of the process: the report so far, and what it is doing."""
 
-    def __init__(self, report: Report, hook_seconds: float) -> None:
+    def __init__(self, report: CheckReport, hook_seconds: float) -> None:
         self.report = report
         self.hook_seconds = hook_seconds
         self.done = False
@@ -232,7 +232,7 @@ def _lines(descriptor: int, watch: Watch) -> Iterator[bytes]:
             yield from lines
 
 
-def print_report(out: Console, report: Report) -> None:
+def print_report(out: Console, report: CheckReport) -> None:
     """Print a table of the checks, and each problem once."""
     tasks = list(dict.fromkeys(finding.task for finding in report.findings))
     devices = list(dict.fromkeys(finding.device for finding in report.findings))
@@ -272,7 +272,7 @@ def print_report(out: Console, report: Report) -> None:
         out.print(f"– {task} was left out: {reason}", style="yellow", soft_wrap=True)
 
 
-def failure(report: Report) -> GoalpostsError | None:
+def failure(report: CheckReport) -> GoalpostsError | None:
     """Return what to say of a plugin that was never reached; None where there is a report to print."""
     if report.findings:
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.plugins.registry import registered
+from goalposts.benchmark.loading import MITIGATIONS, registered
 
 
 def write_task(name: str, folder: Path) -> tuple[Path, str]:
@@ -40,7 +40,7 @@ def write_plugin(name: str, folder: Path) -> tuple[Path, str]:
         RequestError: the name is no such name, is taken, or the package exists.
     """
     cls = _class_name(name)
-    if name in registered() or importlib.util.find_spec(name) is not None:
+    if name in registered(MITIGATIONS) or importlib.util.find_spec(name) is not None:
         raise RequestError(f"The name {name!r} is taken by what is installed; choose another.")
     path = _free(folder, name)
     for template, target in (

@@ -22,7 +22,7 @@ from goalposts.benchmark.experiment.conformance import (
     ITERATIONS,
     Conformance,
     default_tasks,
-    small_plan,
+    tiny_plan,
 )
 from goalposts.benchmark.plugins.hooks import Hooks
 from goalposts.benchmark.plugins.mitigation import Mitigation
@@ -74,7 +74,7 @@ def check_plugin(reference: str, tasks: Sequence[str], tell: Tell) -> None:
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     hooks, iterations = announcing(tell), ITERATIONS
     for name in tasks or default_tasks():
-        plan = small_plan(name)
+        plan = tiny_plan(name)
         lack = _lack(cls, make_task(plan.task, **plan.parameters), tell)
         if lack is not None:
             tell(skipped=name, reason=f"it has {lack}")

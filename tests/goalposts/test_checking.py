@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from goalposts import checking
+from goalposts._cli import checking
 from goalposts._cli.checking import Finding, Report, Watch, failure
 from goalposts.benchmark.experiment.conformance import Conformance, small_plan
 from goalposts.benchmark.plugins.registry import load_plugin
