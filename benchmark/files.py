@@ -14,9 +14,8 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedReader, BufferedWriter
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from goalposts.benchmark.errors import CorruptFileError, RequestError
 
@@ -73,7 +72,7 @@ def own_folder(parent: Path, *names: str) -> Path:
 
 
 @contextmanager
-def open_regular(path: Path, purpose: Literal["read", "append"] = "read") -> Iterator[BufferedReader | BufferedWriter]:
+def open_regular(path: Path, purpose: Literal["read", "append"] = "read") -> Iterator[IO[bytes]]:
     """Open a regular file; where it is missing, ``append`` makes it.
 
     Raises:
@@ -137,8 +136,11 @@ def file_sha256(path: Path) -> str:
         FileNotFoundError: it is missing.
         CorruptFileError: it is a link or no regular file.
     """
+    digest = hashlib.sha256()
     with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def set_aside(path: Path) -> Path:
