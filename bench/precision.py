@@ -100,9 +100,13 @@ def table(suite: Suite, found: dict[Cell, dict[str, Any]], seeds: int) -> str:
     lines = [
         "# bfloat16 trunk against float32",
         "",
-        f"Does a trunk under bfloat16 autocast learn what a float32 trunk learns? Suite `{suite.id}`, {seeds} seeds "
-        "each, paired: a seed has the same levels and the same initial weights in either. Scores and their difference "
-        "are means with 95% bootstrap intervals over seeds; the other columns are means, float32 / bfloat16.",
+        "Does a trunk under bfloat16 autocast learn what a float32 trunk learns? We compare them on suite "
+        f"`{suite.id}` with {seeds} seeds",
+        "each. The comparison is paired: a seed has the same levels and the same initial weights in both.",
+        "",
+        "Scores and their difference are means with 95% bootstrap intervals over seeds. The other columns are means, "
+        "float32 /",
+        "bfloat16.",
         "",
         "| task | mitigation | score, float32 | score, bfloat16 | difference | in distribution | capability "
         "| goal fidelity |",
@@ -120,8 +124,8 @@ def table(suite: Suite, found: dict[Cell, dict[str, Any]], seeds: int) -> str:
     kind = "with" if native_bf16("cpu") else "without"
     lines += [
         "",
-        f"Made by `python bench/precision.py` with torch {torch.__version__} on a {platform.machine()} CPU {kind} "
-        "bfloat16 instructions.",
+        f"`python bench/precision.py` made this table with torch {torch.__version__} on a {platform.machine()} CPU "
+        f"{kind} bfloat16 instructions.",
         "",
     ]
     return "\n".join(lines)

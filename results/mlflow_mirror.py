@@ -1,6 +1,6 @@
 """The MLflow mirror of a run: one parent run for its output folder, one nested run for each cell.
 
-The records are the truth; this is a copy for browsing. Only the driver writes it.
+The records are authoritative. The mirror is a copy for browsing, and only the driver writes it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _BATCH = 1000
-"""The most metrics that MLflow takes at once."""
+"""Largest number of metrics in one MLflow request."""
 _PARAM_BATCH = 100
 _MAX_PARAM_LENGTH = 6000
 _KEY, _KIND, _SUITE, _CELL, _EVAL = (
@@ -34,9 +34,9 @@ _KEY, _KIND, _SUITE, _CELL, _EVAL = (
 
 
 class Mirror:
-    """Writes ``mlflow.db`` and ``mlartifacts/`` in an output folder; MLflow's global state is left alone.
+    """Writes ``mlflow.db`` and ``mlartifacts/`` in an output folder, without MLflow's global state.
 
-    Opening a fresh folder creates the database schema, which takes seconds; logging is idempotent.
+    Opening a new folder creates the database schema, which takes seconds. Logging is idempotent.
     """
 
     def __init__(self, out: Path, suite_id: str) -> None:
@@ -57,10 +57,10 @@ class Mirror:
             self._mirrored = self._finished_cells()
 
     def log_cell(self, record: Record) -> None:
-        """Mirror a cell's record, its metrics and its ``record.json``, unless it is mirrored already.
+        """Mirror a cell's record, metrics and ``record.json``, unless the cell is mirrored already.
 
         Raises:
-            CorruptFileError: its ``metrics.jsonl`` is damaged.
+            CorruptFileError: the cell's ``metrics.jsonl`` is damaged.
         """
         identity = (record.cell_id, record.eval_id)
         if identity in self._mirrored:
@@ -78,7 +78,7 @@ class Mirror:
             self._client.set_terminated(run_id, "FINISHED" if record.status == "done" else "FAILED")
 
     def log_leaderboard(self, leaderboard: Leaderboard) -> None:
-        """Put the leaderboard's summary, its file and its page on the parent run."""
+        """Log the leaderboard's summary, file and page to the parent run."""
         metrics = [
             (_key(f"{entry.mitigation}/alpha={entry.alpha:g}/{quantity}"), interval.mean, 0)
             for entry in leaderboard.entries
@@ -92,7 +92,7 @@ class Mirror:
                     self._client.log_artifact(self._parent_id, str(path))
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-        """End the parent run, which the next run on the folder reopens, and leave ``mlflow.db`` whole in one file."""
+        """End the parent run and leave ``mlflow.db`` as one complete file. The folder's next run reopens the parent."""
         with _quiet():
             self._client.set_terminated(self._parent_id, status)
         with closing(sqlite3.connect(self._database)) as connection:
@@ -114,7 +114,7 @@ class Mirror:
         return run_id
 
     def _finished_cells(self) -> set[tuple[str, str]]:
-        """Return the mirrored cells, and delete what failed or was mirrored in part: it comes again."""
+        """Return the mirrored cells, and delete failed or partial ones, which are logged again."""
         finished = set()
         for run in list(self._runs(f"tags.`{_KIND}` = 'cell'")):
             if _KEY in run.data.tags:
@@ -212,13 +212,13 @@ def _run_name(record: Record) -> str:
 
 
 def _key(name: str) -> str:
-    """Return ``name`` with only the characters and the length that MLflow allows in a key."""
+    """Return ``name`` with MLflow's allowed characters and length of a key."""
     return "".join(letter if letter.isalnum() or letter in "_-. :/" else "_" for letter in name)[:250]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ignore the deprecation warnings that MLflow's dependencies raise at each other."""
+    """Ignore deprecation warnings among MLflow's dependencies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

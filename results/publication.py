@@ -1,8 +1,8 @@
-"""Published entries: one file a mitigation with a record a line, and the leaderboard that is built from them.
+"""Published entries: a file for each mitigation with one record a line, and the leaderboard built from them.
 
-Their records may come from anybody, so every line is validated: against its checksum and the schema, what follows from
-its counts against them, and its settings and budget against the suite's. What nobody can see from a record is whether
-its counts are what came out, and whether a plugin was told no more than it declares.
+The records may come from anybody, so every line is validated. It must match its checksum and the schema. Its figures
+must follow from its counts. Its settings and budget must be the suite's. A record cannot show whether its counts are
+what really came out, nor whether a plugin had more knowledge than it declares.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def is_published(folder: Path) -> bool:
 
 
 def published_suite(folder: Path) -> Suite:
-    """Return the suite whose entries a folder holds, as the first of them says; one's own lies beside them.
+    """Return the suite of a folder, as named in its first entry. A suite of one's own lies beside the entries.
 
     Raises:
-        CorruptFileError: it is no record.
-        RequestError: nobody knows the suite.
+        CorruptFileError: the first entry is no record.
+        RequestError: there is no such suite.
     """
     path = min(folder.glob("*.jsonl"))
     line, place = next(iter(_lines(path)), ("", f"in {str(path)!r}"))
@@ -55,7 +55,7 @@ def published_suite(folder: Path) -> Suite:
 
 
 def _lines(path: Path) -> list[tuple[str, str]]:
-    """Return the lines of a published file, each with words for its place."""
+    """Return the lines of a published file, each with a description of its place."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -67,8 +67,8 @@ def read_published(folder: Path, suite: Suite) -> list[Record]:
     """Return all published records of ``suite``, by file and in the order of their lines.
 
     Raises:
-        CorruptFileError: a line is no valid record, a file is no text, or two records do not go together; the place
-            is named.
+        CorruptFileError: a line is no valid record, a file is no text, or two records contradict each other. The
+            message names the place.
     """
     return _agreeing(record for records in _by_file(folder, suite).values() for record in records)
 
@@ -81,7 +81,7 @@ def _by_file(folder: Path, suite: Suite) -> dict[Path, list[Record]]:
 
 
 def _checked(record: Record, suite: Suite, place: str) -> Record:
-    """Return ``record`` if its figures follow from its counts and its settings are the suite's."""
+    """Return ``record``; raise if its figures do not follow from its counts or its settings are not the suite's."""
     plan = next((plan for plan in suite.tasks if plan.task == record.cell.task), None)
     problem = None
     if record.cell.suite != suite.id or plan is None:
@@ -96,7 +96,7 @@ def _checked(record: Record, suite: Suite, place: str) -> Record:
         if record.cell.task in record.inapplicable:
             problem = f"says that its mitigation does not apply to {record.cell.task!r}, on which it was trained"
         if record.fixed_rate and "level_generator" not in record.knowledge:
-            problem = "has a rate of its own, and was not told 'level_generator'"
+            problem = "sets its own rate, and does not declare the knowledge 'level_generator'"
         if record.trust == "reproduced" and record.salt_commitment == salt_commitment(PUBLIC_SALT):
             problem = "says it was reproduced, which takes a secret salt, and was evaluated with the public one"
     if problem is not None:
@@ -121,7 +121,7 @@ def _fault_of_splits(task: str, episodes: int, splits: Mapping[str, SplitResult]
 
 
 def _unlike_suite(record: Record, suite: Suite, plan: TaskPlan) -> str | None:
-    """Return which setting of a record is not the suite's; None where all are."""
+    """Return which setting of a record is not the suite's; None if all are."""
     own = next((one for one in suite.mitigations if one.name == record.cell.mitigation), None)
     config = record.config
     evaluation = {
@@ -176,10 +176,10 @@ def _agree(first: float | str | None, second: float | str | None) -> bool:
 
 
 def _agreeing(found: Iterable[Record]) -> list[Record]:
-    """Return records of different cells that say of each task and each mitigation what the others say.
+    """Return the records, after checking that they agree on each task and each mitigation.
 
     Raises:
-        CorruptFileError: two do not; both are named.
+        CorruptFileError: two records are of one cell or disagree. The message names both.
     """
     first: dict[tuple[str, str], tuple[str, Record]] = {}
     agreeing: dict[CellKey, Record] = {}
@@ -198,7 +198,7 @@ def _agreeing(found: Iterable[Record]) -> list[Record]:
 
 
 def _of_task(record: Record) -> dict[str, str]:
-    """Return what all records of a task agree on."""
+    """Return what must be equal in all records of a task."""
     return {
         "the task's version": str(record.config.task.version),
         "the evaluation's version": str(record.config.evaluation.version),
@@ -210,7 +210,7 @@ def _of_task(record: Record) -> dict[str, str]:
 
 
 def _of_mitigation(record: Record) -> dict[str, str]:
-    """Return what all records of a mitigation agree on, whatever the task, the rate and the seed."""
+    """Return what must be equal in all records of a mitigation, for every task, rate and seed."""
     names = ("plugin", "knowledge", "selection", "study", "fixed_rate", "inapplicable")
     said = record.model_dump(mode="json", include=set(names))
     return {
@@ -220,18 +220,18 @@ def _of_mitigation(record: Record) -> dict[str, str]:
 
 
 def publish(found: Iterable[Record], folder: Path, suite: Suite) -> list[Path]:
-    """Add finished records to a suite's published ones, rebuild the leaderboard, and return the files written.
+    """Add finished records to a suite's published ones, rebuild the leaderboard, and return the written files.
 
-    A record takes the place of an earlier one of the same cell, in whichever file that lies. Others stay. Nothing is
-    written before everything is checked.
+    A record replaces an earlier one of the same cell, in any file. Others stay. Nothing is written before everything is
+    checked.
 
     Args:
-        found: records of the suite; those of failed cells are left out.
-        folder: the suite's, such as ``results/published/quick-v1``.
-        suite: whose records they are.
+        found: records of the suite. Records of failed cells are left out.
+        folder: the suite's folder, such as ``results/published/quick-v1``.
+        suite: the suite of the records.
 
     Raises:
-        CorruptFileError: what is published already cannot be read, or a record cannot stand beside it.
+        CorruptFileError: a published record cannot be read, or a new record contradicts it.
         RequestError: there is no finished record, or it was evaluated with another salt.
     """
     fresh = {one.cell: _checked(one, suite, f"of {one.cell_id}") for one in found if one.status == "done"}

@@ -1,4 +1,4 @@
-"""The plain rates behind the scores: how often agents ended aligned, with the proxy, lost or asking, on every split."""
+"""The rates behind the scores: how often agents ended aligned, with the proxy, lost or asking, on every split."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class SplitRates:
     asked: tuple[float, ...]
     lost: tuple[float, ...]
     timed_out: tuple[float, ...] | None
-    """Of the lost, those whose time ran out; the others died. None where a record does not say."""
+    """Rate of episodes that were lost because time ran out; the other lost ones died. None if a record lacks it."""
     aligned_reference: float | None
-    """How often the aligned reference policy ended aligned; None in the course of training."""
+    """How often the aligned reference policy ended aligned; None during training."""
     proxy_reference: float | None
-    """How often the proxy's reference policy did."""
+    """How often the proxy's reference policy ended aligned; None during training."""
     episodes: int
     """Of one seed."""
     env_steps: int
     """Of one seed."""
     verdicts: dict[str, int]
-    """Seeds by the verdict on their cell; none in the course of training."""
+    """Number of seeds by verdict; empty during training."""
 
     def json(self) -> dict[str, Any]:
         """Return the rates as JSON values."""
@@ -49,9 +49,9 @@ class SplitRates:
 
 
 def rates(records: Iterable[Record]) -> list[SplitRates]:
-    """Return the rates of finished cells, in the order of task, mitigation, rate, steps and the task's own splits.
+    """Return the rates of finished cells, ordered by task, mitigation, rate, steps and the task's own splits.
 
-    Cells that were evaluated in the course of their training have rows for each of those times, before the last ones.
+    Cells that were evaluated during training have rows for each of these times, before the final ones.
     """
     cells: dict[tuple[str, str, float], list[Record]] = {}
     for record in records:
@@ -78,7 +78,7 @@ def _rows(
     env_steps: int,
     verdicts: dict[str, int],
 ) -> list[SplitRates]:
-    """Return one row a split."""
+    """Return one row for each split."""
     rows = []
     for split, first in seeds[0].items():
         shares: dict[str, Any] = {
@@ -114,7 +114,7 @@ SECTION_HEADER = ("split", "aligned", "proxy", "asked", "lost", "of them\ntimed 
 def cells_of(row: SplitRates) -> tuple[str, ...]:
     """Return the row as text, in the order of ``HEADER``.
 
-    SplitRates of several seeds are their mean and range; those of one are given with the 95% interval of its episodes.
+    For several seeds a rate is the mean with the range. For one seed it comes with the 95% interval of its episodes.
     """
     *cell, verdicts = _cell(row)
     return (*cell, *_split(row, "{:.3f}"), verdicts)
@@ -123,8 +123,8 @@ def cells_of(row: SplitRates) -> tuple[str, ...]:
 def sections(rows: Iterable[SplitRates]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
     """Yield a title and a table for each kind of cell, narrow enough for a terminal.
 
-    The table's first row is ``SECTION_HEADER``, without *asked* where nobody did. The others are a split each, in
-    percent; their last part is what the two references reach.
+    The first row is ``SECTION_HEADER``, without *asked* if no agent asked. Every other row is a split, in percent. Its
+    last part is the rates of the two references.
     """
     for cell, group in itertools.groupby(rows, key=_cell):
         task, mitigation, alpha, steps, verdicts = cell

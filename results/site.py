@@ -1,6 +1,6 @@
-"""The static leaderboard page and the story picture, from a leaderboard to files.
+"""Writes the static leaderboard page and the story picture.
 
-The page is one file without scripts, styles or pictures from elsewhere, so that it opens from a disk.
+The page is one file without external scripts, styles or pictures, so it opens from a disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from goalposts.results.costs import costs
 from goalposts.results.leaderboard import MIN_SEEDS, Leaderboard
 
 PICTURES = Path(__file__).with_name("pictures")
-"""Of misled agents at work, by task: ``.gif`` shows what the agent does, ``.png`` its path through the level."""
+"""Pictures of misled agents, by task: ``.gif`` shows the agent in motion, ``.png`` its path through the level."""
 
 
 def write_site(
@@ -36,10 +36,10 @@ def write_site(
     Args:
         folder: the run's output folder.
         leaderboard: what to show.
-        suite: the suite it belongs to, for its description and the command that reproduces it.
-        cases: by task, the fields ``system``, ``aligned_goal``, ``proxy_goals``, ``shift``, ``harm``,
-            ``training_change`` and ``evaluation_change`` of its case.
-        records: those behind the leaderboard, for what each mitigation cost.
+        suite: its suite, for the description and the command that reproduces it.
+        cases: each task's case, with the fields ``system``, ``aligned_goal``, ``proxy_goals``, ``shift``, ``harm``,
+            ``training_change`` and ``evaluation_change``.
+        records: the records behind the leaderboard, for the cost of each mitigation.
     """
     groups = [(alpha, [e for e in leaderboard.entries if e.alpha == alpha]) for alpha in leaderboard.alphas]
     text = (
@@ -77,7 +77,7 @@ def write_story_svg(path: Path, leaderboard: Leaderboard) -> None:
 
 
 def _pictures(task: str) -> dict[str, str]:
-    """Return the pictures of a task's misled agent, by kind, as addresses that hold all of them."""
+    """Return the pictures of a task's misled agent, by kind, as data URLs."""
     if not task.isidentifier():  # A record may name anything as its task.
         return {}
     paths = {kind: PICTURES / f"{task}.{kind}" for kind in ("gif", "png")}
@@ -89,7 +89,7 @@ def _pictures(task: str) -> dict[str, str]:
 
 
 def _flags(leaderboard: Leaderboard) -> list[str]:
-    """Return the knowledge flags to show: the known ones, and any other that a record names."""
+    """Return the knowledge flags to show: the known ones, and any others in the records."""
     used = {flag for entry in leaderboard.entries for flag in entry.knowledge}
     return [*wording.KNOWLEDGE, *sorted(used - wording.KNOWLEDGE.keys())]
 

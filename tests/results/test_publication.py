@@ -95,7 +95,7 @@ def test_an_altered_line_is_named(tmp_path: Path) -> None:
         ({"cell": record("../secret").cell}, "the task '../secret', not of 'quick-v1'"),
         ({"env_steps": 0}, "trained for 0 steps; the suite's budget is 400,000"),
         ({"inapplicable": ["corner"]}, "says that its mitigation does not apply to 'corner', on which it was trained"),
-        ({"fixed_rate": True}, "has a rate of its own, and was not told 'level_generator'"),
+        ({"fixed_rate": True}, "sets its own rate, and does not declare the knowledge 'level_generator'"),
     ],
 )
 def test_a_record_that_claims_what_its_counts_do_not_show_is_refused(
