@@ -19,19 +19,21 @@ from typing import Any
 
 import torch
 
-from goalposts.benchmark.experiment.record import canonical_json, content_sha256
+from goalposts.benchmark.canonical import canonical_json, content_sha256
 from goalposts.benchmark.experiment.suite import Suite, TaskPlan, get_suite
 from goalposts.benchmark.files import write_atomically
 from goalposts.benchmark.measurement import scores
-from goalposts.benchmark.measurement.evaluation import EVALUATION_VERSION, PUBLIC_SALT, play, prepare_cached
+from goalposts.benchmark.measurement.episodes import play
+from goalposts.benchmark.measurement.evaluation import prepare_cached
+from goalposts.benchmark.measurement.plan import EVALUATION_VERSION, PUBLIC_SALT
 from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.benchmark.randomness import generator
-from goalposts.benchmark.tasks.registry import TASKS
 from goalposts.benchmark.tasks.vocabulary import IN_DISTRIBUTION
 from goalposts.benchmark.training.config import TRAINER_VERSION
 from goalposts.benchmark.training.loop import Trainer
 from goalposts.benchmark.training.precision import native_bf16
 from goalposts.results.statistics import Interval, bootstrap_interval, paired_difference
+from tests.small import TASKS
 
 ROOT = Path(__file__).parents[1]
 MITIGATIONS = ("none", "domain_randomization")
@@ -63,7 +65,7 @@ def run_cell(suite: Suite, plan: TaskPlan, mitigation: str, dtype: str, seed: in
     with tempfile.TemporaryDirectory() as folder:
         trainer.train(Path(folder), checkpoint_seconds=float("inf"))
     seconds = time.process_time() - begun
-    policy = trainer.policy(suite.sampling, generator(*stream, PUBLIC_SALT, "evaluation"))
+    policy = trainer.agent(suite.sampling).policy(generator(*stream, PUBLIC_SALT, "evaluation"))
     splits = prepared.results(play(prepared.task, prepared.levels.levels, lambda _env: policy, gamma=config.gamma))
     ranked = scores.Fidelity.pooled(scores.ranked_shifts(splits).values())
     in_distribution = splits[IN_DISTRIBUTION]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from goalposts.benchmark.experiment.conformance import small_plan
+from goalposts.benchmark import loading
+from goalposts.benchmark.experiment.conformance import tiny_plan
 from goalposts.benchmark.tasks.procgen.task import ProcgenTask
-from goalposts.benchmark.tasks.registry import TASKS
+from goalposts.benchmark.tasks.registry import task_class
+from goalposts.benchmark.tasks.task import Task
 
+TASKS: dict[str, type[Task[Any]]] = {name: task_class(name) for name in loading.registered(loading.TASKS)}
+"""The class of each registered task."""
 GAMES = sorted(name for name, task in TASKS.items() if issubclass(task, ProcgenTask))
 """Tasks whose levels are made by a game, and take their time."""
 TENSOR_TASKS = sorted(set(TASKS) - set(GAMES))
@@ -16,4 +20,4 @@ TENSOR_TASKS = sorted(set(TASKS) - set(GAMES))
 
 def parameters(task_id: str) -> dict[str, Any]:
     """Return the parameters that the conformance suite has for a task."""
-    return small_plan(task_id).parameters
+    return tiny_plan(task_id).parameters

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from goalposts.benchmark.experiment.conformance import SMALL_GAME
-from goalposts.benchmark.measurement.evaluation import evaluation_set, play, reference_policy
+from goalposts.benchmark.measurement.episodes import play
+from goalposts.benchmark.measurement.evaluation import evaluation_set
 from goalposts.benchmark.randomness import generator as stream
 from goalposts.benchmark.tasks.coinrun import (
     BEHIND,
@@ -28,6 +29,7 @@ from goalposts.benchmark.tasks.coinrun import (
     ground,
     right_end,
 )
+from goalposts.benchmark.tasks.episodes import reference_policy
 from goalposts.benchmark.tasks.procgen.games import PHOTOGRAPH
 from goalposts.benchmark.tasks.procgen.state import GameState
 from goalposts.benchmark.tasks.procgen.task import UNMOVED, ProcgenLevels

@@ -17,8 +17,8 @@ from gymnasium.vector import AutoresetMode
 import goalposts
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.tasks.gymnasium_env import GoalpostsEnv, GoalpostsVectorEnv
-from goalposts.benchmark.tasks.registry import TASKS, make_task
-from tests.small import TENSOR_TASKS, parameters
+from goalposts.benchmark.tasks.registry import make_task
+from tests.small import TASKS, TENSOR_TASKS, parameters
 
 
 def environment_id(task_id: str) -> str:

@@ -11,7 +11,8 @@ from torch import Tensor
 pytest.importorskip("procgen", exc_type=ImportError)
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.measurement.evaluation import Episodes, play, reference_policy
+from goalposts.benchmark.measurement.episodes import Episodes, play
+from goalposts.benchmark.tasks.episodes import reference_policy
 from goalposts.benchmark.tasks.heist_sprites import (
     COLOURS,
     EXIT,

@@ -10,7 +10,8 @@ from torch import Tensor
 pytest.importorskip("procgen", exc_type=ImportError)
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.measurement.evaluation import Episodes, play, reference_policy
+from goalposts.benchmark.measurement.episodes import Episodes, play
+from goalposts.benchmark.tasks.episodes import reference_policy
 from goalposts.benchmark.tasks.maze_corner import CHEESE, LEAST_SIZE, MazeCorner
 from goalposts.benchmark.tasks.procgen.maze import WALL
 from goalposts.benchmark.tasks.procgen.task import FIRST_RESERVED, NOWHERE, UNMOVED, ProcgenLevels

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from goalposts.benchmark.measurement.exhaustive import optimal_values
 from torch import Tensor
 
 from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.measurement.certificates.exhaustive import optimal_values
 from goalposts.benchmark.randomness import generator
 from goalposts.benchmark.tasks.monsters import CYCLE, NEVER, Monsters, MonstersEnv, MonstersLevels
 from goalposts.benchmark.tasks.vocabulary import ALIGNED, LOST, PROXY

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from goalposts.benchmark.canonical import canonical_json, content_sha256
 from goalposts.benchmark.errors import CorruptFileError
 from goalposts.benchmark.experiment.record import (
     MIGRATIONS,
@@ -15,18 +16,15 @@ from goalposts.benchmark.experiment.record import (
     Commit,
     Plugin,
     Record,
-    SplitCounts,
-    SplitResult,
     Timing,
     _checksum,
-    canonical_json,
-    content_sha256,
     from_json,
     read,
     to_json,
     write,
 )
 from goalposts.benchmark.experiment.suite import get_suite
+from goalposts.benchmark.measurement.counts import SplitCounts, SplitResult
 from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.benchmark.tasks.registry import make_task
 

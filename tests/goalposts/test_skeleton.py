@@ -14,8 +14,8 @@ import pytest
 from goalposts._cli.checking import CHECKS
 from goalposts._cli.skeleton import write_plugin, write_task
 from goalposts.benchmark.errors import HookError, RequestError
-from goalposts.benchmark.experiment.conformance import Conformance, small_plan
-from goalposts.benchmark.measurement.certificates import certify
+from goalposts.benchmark.experiment.conformance import Conformance, tiny_plan
+from goalposts.benchmark.measurement.certificates.classes import certify
 from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.benchmark.tasks.registry import make_task
 
@@ -133,7 +133,7 @@ def test_the_fault_of_the_plugin_guide_is_found(tmp_path: Path) -> None:
     path, cls = write_plugin("small_logits", tmp_path)
     source = path / "src" / "small_logits" / "__init__.py"
     source.write_text(source.read_text().replace(".mean()", ""))
-    conformance = Conformance(load_plugin(f"{source}:{cls}"), small_plan("fraud"))
+    conformance = Conformance(load_plugin(f"{source}:{cls}"), tiny_plan("fraud"))
     with pytest.raises(HookError) as caught:
         conformance.check_training()
     assert f"✗ {caught.value}" in PLUGIN_GUIDE

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from goalposts.benchmark.plugins.mitigation import Knowledge
+from goalposts.benchmark.plugins.knowledge import Knowledge
 from goalposts.benchmark.tasks.registry import make_task
 from goalposts.mitigations.accel import Accel, AccelOracle, AccelRestricted
 from tests.mitigations.curricula import NUM_ENVS, phases, play

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.errors import RequestError, UndeclaredKnowledgeError
-from goalposts.benchmark.plugins.mitigation import Knowledge, Mitigation
-from goalposts.benchmark.plugins.registry import load_plugin, registered
+from goalposts.benchmark.loading import MITIGATIONS, registered
+from goalposts.benchmark.plugins.knowledge import Knowledge
+from goalposts.benchmark.plugins.mitigation import Mitigation
+from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.training import checkpoint
 from goalposts.benchmark.training.loop import Trainer
@@ -22,7 +24,7 @@ from tests.toy import Toy, ToyEnv, context, trainer
 each_task = pytest.mark.parametrize("task_id", TENSOR_TASKS)
 
 
-@pytest.fixture(params=sorted(registered()))
+@pytest.fixture(params=sorted(registered(MITIGATIONS)))
 def cls(request: pytest.FixtureRequest) -> type[Mitigation]:
     return load_plugin(request.param).cls
 
@@ -37,11 +39,11 @@ def begun(cls: type[Mitigation], task_id: str) -> Trainer:
     return trainer(cls(), task)
 
 
-def test_registered() -> None:
+def test_registered(MITIGATIONS) -> None:
     assert {
         "none", "domain_randomization", "goal_position_randomization", "visual_randomization", "accel",
         "goal_told", "goal_multi", "goal_hindsight", "proxy_erasure", "ensemble", "ask_for_help",
-    } <= set(registered())  # fmt: skip
+    } <= set(registered(MITIGATIONS))  # fmt: skip
 
 
 def test_declares_what_it_is(cls: type[Mitigation]) -> None:
@@ -115,7 +117,7 @@ def test_trains_and_acts(cls: type[Mitigation], task_id: str) -> None:
     metrics = [subject.iterate() for _ in range(2)]
     assert all(row["env_steps"] > 0 for row in metrics)
     observation = torch.zeros(5, *subject.hooks.task.observation_shape)
-    actions, asks = subject.policy("sampled", torch.Generator().manual_seed(0))(observation)
+    actions, asks = subject.agent("sampled").policy(torch.Generator().manual_seed(0))(observation)
     assert actions.shape == (5,)
     assert bool(((actions >= 0) & (actions < subject.hooks.task.num_actions)).all())
     assert asks is None or asks.dtype == torch.bool
@@ -142,7 +144,7 @@ def test_trains_on_pictures_of_bytes(cls: type[Mitigation]) -> None:
     assert subject.hooks.observe(rollout.observations[0], rollout.told_goals[0]).dtype == torch.uint8
     for _ in range(3):
         subject.iterate()
-    actions, _ = subject.policy("sampled", torch.Generator().manual_seed(0))(rollout.observations[0])
+    actions, _ = subject.agent("sampled").policy(torch.Generator().manual_seed(0))(rollout.observations[0])
     assert actions.shape == (8,)
 
 

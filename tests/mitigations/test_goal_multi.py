@@ -44,7 +44,7 @@ def test_evaluation_tells_the_aligned_goal() -> None:
     mitigation = Listens()
     subject = trainer(mitigation)
     subject.collector.collect()
-    subject.policy("sampled", torch.Generator())(torch.zeros(5, 2))
+    subject.agent("sampled").policy(torch.Generator())(torch.zeros(5, 2))
     assert mitigation.heard.tolist() == [0] * 5
 
 

@@ -8,10 +8,11 @@ import pytest
 
 from goalposts.benchmark.errors import CorruptFileError, RequestError
 from goalposts.benchmark.experiment import record as records
-from goalposts.benchmark.experiment.record import Record, SplitResult
+from goalposts.benchmark.experiment.record import Record
 from goalposts.benchmark.experiment.suite import get_suite
 from goalposts.benchmark.measurement import scores
-from goalposts.benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
+from goalposts.benchmark.measurement.counts import SplitResult
+from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
 from goalposts.results.leaderboard import build_leaderboard, read_leaderboard
 from goalposts.results.publication import is_published, publish, read_published
 from tests.results.factory import SUITE, record, split

@@ -247,6 +247,6 @@ def test_resuming_is_exact(task: ProcgenTask, tmp_path: Path) -> None:
     resumed = going_on(fresh, stopped, tmp_path)
     for _ in range(2):
         resumed.iterate()
-    for name, weight in straight.module.state_dict().items():
-        assert torch.equal(weight, resumed.module.state_dict()[name])
+    for name, weight in straight.network.state_dict().items():
+        assert torch.equal(weight, resumed.network.state_dict()[name])
     assert torch.equal(straight.collector.env.state_dict()["shown"], resumed.collector.env.state_dict()["shown"])
