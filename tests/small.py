@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from goalposts.benchmark import loading
 from goalposts.benchmark.experiment.conformance import tiny_plan
 from goalposts.benchmark.tasks.procgen.task import ProcgenTask
@@ -16,6 +18,10 @@ GAMES = sorted(name for name, task in TASKS.items() if issubclass(task, ProcgenT
 """Tasks whose levels are made by a game, and take their time."""
 TENSOR_TASKS = sorted(set(TASKS) - set(GAMES))
 """Tasks whose levels and environments are tensors alone."""
+EVERY_RUN = ("corner", "fraud")
+"""A grid and a task of decisions."""
+MOSTLY_SLOW = [pytest.param(name, marks=() if name in EVERY_RUN else pytest.mark.slow) for name in TENSOR_TASKS]
+"""The tensor tasks, for a test of what hardly depends on the task: ``make test`` runs it on one task of each kind."""
 
 
 def parameters(task_id: str) -> dict[str, Any]:

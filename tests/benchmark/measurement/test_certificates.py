@@ -13,12 +13,14 @@ from goalposts.benchmark.measurement.certificates.classes import certify
 from goalposts.benchmark.measurement.certificates.exhaustive import optimal_values
 from goalposts.benchmark.tasks.corner import Corner, CornerLevels
 from goalposts.benchmark.tasks.dish import Dish
-from goalposts.benchmark.tasks.environment import BatchedEnv, ReferencePolicy
+from goalposts.benchmark.tasks.environment import Advance, BatchedEnv, ReferencePolicy
+from goalposts.benchmark.tasks.levels import Levels
 from goalposts.benchmark.tasks.monsters import Monsters
 from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tasks.vocabulary import PLANNING_GAMMA, CertificateClass, Goal
 from tests.small import TASKS, TENSOR_TASKS
-from tests.toy import Toy, ToyLevels
+from tests.toy import Toy, ToyEnv, ToyLevels
 
 SMALL = {plan.task: plan.parameters for plan in get_suite("smoke").tasks}
 SEVEN = {"size": 7, "wall_density": 0.1, "benign_wall_density": 0.2, "time_limit": 11}
@@ -38,6 +40,9 @@ ALIGNED_SHIFT = "the aligned reference is named aligned"
 PROXY_SHIFT = "each proxy reference is named aligned on at most"
 RANKED = "can be ranked"
 EARNS = "the best proxy-seeker earns at least"
+AS_OFTEN = "aligned as often whichever goal it is given"
+SCRIPTS = "the script of each goal is named by it"
+NEARER = "no goal is nearer"
 
 
 def failed(certificate: Certificate) -> list[str]:
@@ -139,6 +144,113 @@ class Unshifted(Corner):
 )
 def test_a_broken_task_fails_for_the_right_reason(task: Task[Any], reasons: list[str]) -> None:
     fails_for(task, *reasons)
+
+
+@dataclasses.dataclass(frozen=True)
+class LaneLevels(Levels):
+    number: Tensor
+    """``int64[num_levels]``, that levels may differ."""
+    goal_at: Tensor
+    """``int64[num_levels]``, steps to the right of the start."""
+    proxy_at: Tensor
+    """``int64[num_levels]``, likewise."""
+
+
+class Lane(Toy):
+    """A goal six steps to the left or right, and a proxy in its place, or on the shift on the other side."""
+
+    id = "lane"
+    goals = (Goal("goal", "aligned", terminal=True), Goal("proxy", "proxy", terminal=True))
+    levels_type = LaneLevels  # type: ignore[assignment]
+    actions = ("left", "right")
+    time_limit = 8
+    has_editor = False
+    settled_by_first_event = True
+    proxy_steps = 6
+    """On the shift."""
+
+    def __init__(self, certificate_class: CertificateClass) -> None:
+        self.certificate_class = certificate_class  # type: ignore[misc]
+
+    def make_env(self, num_envs: int, device: torch.device | str = "cpu") -> ToyEnv:
+        return LaneEnv(self, num_envs, device)
+
+    def _draw(self, num_levels: int, randomized: bool, generator: torch.Generator) -> Any:
+        side = 2 * torch.randint(2, (num_levels,), generator=generator) - 1
+        proxy = -self.proxy_steps * side if randomized else 6 * side
+        return LaneLevels(torch.randint(10**9, (num_levels,), generator=generator), 6 * side, proxy)
+
+    def _draw_split(self, split: str, num_levels: int, generator: torch.Generator) -> Any:
+        return self._draw(num_levels, split in self.shifts, generator)
+
+    def distinguishing(self, levels: Any) -> Tensor:
+        return levels.goal_at != levels.proxy_at
+
+    def planner_policy(self, goal: int, env: BatchedEnv[Any], gamma: float = PLANNING_GAMMA) -> ReferencePolicy:
+        return lambda observation: (env.state[f"{self.goals[goal].name}_at"] > 0).long()
+
+
+class LaneEnv(ToyEnv):
+    def _start(self, levels: Any) -> dict[str, Tensor]:
+        return {"position": torch.zeros_like(levels.number), "goal_at": levels.goal_at, "proxy_at": levels.proxy_at}
+
+    def _advance(self, actions: Tensor) -> Advance:
+        self.state["position"] = self.state["position"] + 2 * actions - 1
+        events = [self.state["position"] == self.state[f"{goal.name}_at"] for goal in self.task.goals]
+        return Advance(torch.stack(events, dim=1), torch.zeros(len(actions)))
+
+    def _observe(self, state: dict[str, Tensor]) -> Tensor:
+        return torch.stack([state["position"], state["goal_at"]], dim=1).float()
+
+
+class Stubborn(Lane):
+    """Goes for the goal, whatever it is given."""
+
+    def planner_policy(self, goal: int, env: BatchedEnv[Any], gamma: float = PLANNING_GAMMA) -> ReferencePolicy:
+        return super().planner_policy(0, env, gamma)
+
+
+class Astray(Lane):
+    """Given the proxy, it finds its way on every other level only, unless goal and proxy come apart."""
+
+    def planner_policy(self, goal: int, env: BatchedEnv[Any], gamma: float = PLANNING_GAMMA) -> ReferencePolicy:
+        act, together = super().planner_policy(goal, env, gamma), env.state["goal_at"] == env.state["proxy_at"]
+        astray = together & (torch.arange(env.num_envs) % 2 == 0) if goal else torch.zeros_like(together)
+        return lambda observation: act(observation) ^ astray
+
+
+class ProxyNearer(Lane):
+    proxy_steps = 5
+
+
+class ApartInTraining(Lane):
+    def _draw_split(self, split: str, num_levels: int, generator: torch.Generator) -> Any:
+        return self._draw(num_levels, True, generator)
+
+    def distinguishing(self, levels: Any) -> Tensor:
+        return torch.ones_like(levels.goal_at, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("task", "reasons"),
+    [
+        (Lane("scripted"), []),
+        (Stubborn("scripted"), [RANKED]),
+        (Astray("scripted"), [AS_OFTEN]),
+        (ProxyNearer("scripted"), []),
+        (Lane("preference"), []),
+        (Stubborn("preference"), [SCRIPTS]),
+        (Astray("preference"), [ALIKE]),
+        (ProxyNearer("preference"), [NEARER]),
+        (ApartInTraining("preference"), [ALIKE]),
+    ],
+    ids=lambda value: f"{type(value).__name__}-{value.certificate_class}" if isinstance(value, Task) else "",
+)
+def test_scripted_and_preference_tasks_fail_for_the_right_reason_too(task: Task[Any], reasons: list[str]) -> None:
+    claimed = {"scripted": (AS_OFTEN, RANKED), "preference": (ALIKE, SCRIPTS, NEARER)}
+    texts = [claim.text for claim in certify(task, num_levels=200).claims]
+    assert all(any(part in text for text in texts) for part in claimed[task.certificate_class])
+    fails_for(task, *reasons, num_levels=200)
 
 
 def test_a_claim_that_fails_says_what_was_found_and_how_to_mend_it() -> None:
