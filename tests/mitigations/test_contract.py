@@ -39,7 +39,7 @@ def begun(cls: type[Mitigation], task_id: str) -> Trainer:
     return trainer(cls(), task)
 
 
-def test_registered(MITIGATIONS) -> None:
+def test_registered() -> None:
     assert {
         "none", "domain_randomization", "goal_position_randomization", "visual_randomization", "accel",
         "goal_told", "goal_multi", "goal_hindsight", "proxy_erasure", "ensemble", "ask_for_help",
