@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from goalposts.benchmark.errors import RequestError, first_problem, unknown_name
 from goalposts.benchmark.training.config import TrainingConfig
@@ -46,10 +46,19 @@ class MitigationPlan(_Model):
     hyperparameters: dict[str, Any] = {}
     selection: Literal["defaults", "in_distribution", "validation_shift"] = "defaults"
     """On which levels the hyperparameters were chosen."""
-    factors: dict[Factored, PositiveFloat] = {}
+    factors: dict[Factored, float] = {}
     """What each task's own setting is multiplied with."""
     study: str | None = None
     """The id of the study that chose them; None for what nobody tuned."""
+
+    @field_validator("factors")
+    @classmethod
+    def _within_what_tuning_may_do(cls, factors: dict[Factored, float]) -> dict[Factored, float]:
+        for name, factor in factors.items():
+            least, most = FACTORS[name]
+            if not least <= factor <= most:
+                raise ValueError(f"{name} is multiplied with {factor!r}; give {least:g} to {most:g}")
+        return factors
 
 
 class Suite(_Model):
@@ -88,7 +97,7 @@ def read_tuned(path: Path) -> MitigationPlan:
     """
     try:
         return MitigationPlan.model_validate(json.loads(path.read_text(encoding="utf-8"))["plan"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RequestError(f"{str(path)!r} is no 'tuned.json' of 'goalposts tune': {first_problem(error)}.") from error
 
 

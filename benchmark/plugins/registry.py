@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from goalposts.benchmark.errors import RequestError, unknown_name
-from goalposts.benchmark.loading import FILE_MODULE, is_file, load_from_file
+from goalposts.benchmark.loading import FILE_MODULE, broken_import, is_file, load_from_file
 from goalposts.benchmark.plain import NAME, one_line
 from goalposts.benchmark.plugins.mitigation import Mitigation, check_mitigation
 
@@ -75,10 +75,8 @@ def load_plugin(reference: str) -> LoadedPlugin:
     _checked_name(reference)
     try:
         cls = points[reference].load()
-    except Exception as error:
-        raise RequestError(
-            f"Mitigation {reference!r} does not import ({type(error).__name__}: {one_line(error)}); mend its module."
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise broken_import("Mitigation", reference, error) from error
     return LoadedPlugin(reference, reference, check_mitigation(cls, f"Mitigation {reference!r}"), _source_sha256(cls))
 
 

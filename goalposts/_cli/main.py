@@ -21,7 +21,7 @@ from goalposts._cli.exit_codes import FAILED, INTERRUPTED, WRONG_REQUEST
 from goalposts._cli.printing import err, out
 from goalposts.benchmark.errors import CorruptFileError, GoalpostsError, RequestError
 from goalposts.benchmark.loading import is_file
-from goalposts.benchmark.plain import one_line
+from goalposts.benchmark.plain import complaint, one_line
 
 COMMANDS = {
     "run": "run",
@@ -119,5 +119,5 @@ def main() -> None:
 
 
 def _complain(message: str) -> int:
-    err.print(f"Error: {' '.join(message.split())}", soft_wrap=True)
+    err.print(f"Error: {complaint(message)}", soft_wrap=True)
     return WRONG_REQUEST

@@ -9,6 +9,7 @@ import typer
 
 from goalposts._cli.options import JsonOption, SetOption, TaskArgument, parameters
 from goalposts._cli.printing import out, print_json
+from goalposts._cli.probe import refuse_silent_ends
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -30,6 +31,7 @@ def evaluate(
 ) -> None:
     from goalposts._cli.evaluating import evaluate_policy, print_evaluation
 
+    refuse_silent_ends(task, policy)
     evaluation = evaluate_policy(task, policy, suite, parameters(settings), level_file)
     if as_json:
         print_json(evaluation.json())
