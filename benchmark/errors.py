@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
+from goalposts.benchmark.plain import short
+
 
 class GoalpostsError(Exception):
     """Base of every error that Goalposts raises on purpose.
@@ -66,6 +68,6 @@ def first_problem(error: Exception) -> str:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> RequestError:
     """Return the error for a name that is not registered, with the nearest one that is."""
     choices = sorted(known)
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(short(name), choices, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(choices)}."
-    return RequestError(f"Unknown {kind} {name!r}. {hint}")
+    return RequestError(f"Unknown {kind} {short(name)!r}. {hint}")

@@ -47,7 +47,11 @@ def load_from_file(reference: str, kind: str) -> tuple[Path, Any]:
     if not file_name.endswith(".py"):
         raise RequestError(f"{kind} {reference!r} names no class; write it as path.py:Class.")
     path = Path(file_name).resolve()
-    if not path.is_file():
+    try:
+        exists = path.is_file()
+    except OSError as error:
+        raise RequestError(f"{kind} file {file_name!r} cannot be read ({error.strerror}); give another.") from error
+    if not exists:
         raise RequestError(f"{kind} file {file_name!r} does not exist; give the path of a Python file.")
     module = _import_file(path, kind)
     if not hasattr(module, name):
@@ -71,8 +75,8 @@ def load_from_module(reference: str, kind: str) -> Any:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
-        raise _broken(kind, module_name, error) from error
+    except (Exception, SystemExit) as error:
+        raise broken_import(kind, module_name, error) from error
     if not hasattr(module, name):
         raise unknown_name(
             f"callable of {module_name!r}", name, [key for key, value in vars(module).items() if callable(value)]
@@ -88,8 +92,8 @@ def import_point(point: EntryPoint, kind: str) -> Any:
     """
     try:
         return point.load()
-    except Exception as error:
-        raise _broken(kind, point.name, error) from error
+    except (Exception, SystemExit) as error:
+        raise broken_import(kind, point.name, error) from error
 
 
 def _import_file(path: Path, kind: str) -> ModuleType:
@@ -101,11 +105,14 @@ def _import_file(path: Path, kind: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise _broken(kind, str(path), error) from error
+        raise broken_import(kind, str(path), error) from error
     return module
 
 
-def _broken(kind: str, name: str, error: Exception) -> RequestError:
+def broken_import(kind: str, name: str, error: BaseException) -> RequestError:
+    """Return the error for a module of a user's that raised ``error`` when it was imported."""
+    if isinstance(error, SystemExit):
+        return RequestError(f"{kind} {name!r} ended the process at import (exit code {error.code or 0}); mend it.")
     return RequestError(f"{kind} {name!r} does not import ({type(error).__name__}: {one_line(error)}); mend it.")

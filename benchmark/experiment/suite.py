@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, PositiveFloat, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from goalposts.benchmark.errors import RequestError, first_problem, unknown_name
 from goalposts.benchmark.files import read_regular_text
@@ -52,10 +52,19 @@ class MitigationPlan(Frozen):
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     selection: Literal["defaults", "in_distribution", "validation_shift"] = "defaults"
     """On which levels the hyperparameters were chosen."""
-    factors: dict[Factored, PositiveFloat] = Field(default_factory=dict)
+    factors: dict[Factored, float] = Field(default_factory=dict)
     """What each task's own setting is multiplied with."""
     study: str | None = None
     """The id of the study that chose them; None for what nobody tuned."""
+
+    @field_validator("factors")
+    @classmethod
+    def _within_what_tuning_may_do(cls, factors: dict[Factored, float]) -> dict[Factored, float]:
+        for name, factor in factors.items():
+            least, most = FACTORS[name]
+            if not least <= factor <= most:
+                raise ValueError(f"{name} is multiplied with {factor!r}; give {least:g} to {most:g}")
+        return factors
 
 
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -98,7 +107,7 @@ def read_tuned(path: Path) -> MitigationPlan:
     """
     try:
         return MitigationPlan.model_validate(json.loads(path.read_text(encoding="utf-8"))["plan"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RequestError(f"{str(path)!r} is no 'tuned.json' of 'goalposts tune': {first_problem(error)}.") from error
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import ast
 import importlib
 import os
-import signal
 import sys
 import traceback
 import warnings
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -18,12 +16,12 @@ from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
 from goalposts import __version__
-from goalposts._cli import commands
+from goalposts._cli import commands, signals
 from goalposts._cli.exit_codes import FAILED, INTERRUPTED, WRONG_REQUEST
 from goalposts._cli.printing import err, out
 from goalposts.benchmark.errors import CorruptFileError, GoalpostsError, RequestError
 from goalposts.benchmark.loading import is_file
-from goalposts.benchmark.plain import one_line
+from goalposts.benchmark.plain import complaint, one_line
 
 COMMANDS = {
     "run": "run",
@@ -82,15 +80,10 @@ def _options(
     """A benchmark of training mitigations for goal misgeneralization."""
 
 
-def _raise_interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Run the command line; user errors are one line and an exit code, never a traceback."""
     warnings.filterwarnings("ignore")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _raise_interrupt)
+    signals.interrupt_in_order()
     arguments = sys.argv[1:] or ["--help"]
     group = typer.main.get_group(app)
     group.commands = {name: LazyCommand(name) for name in COMMANDS}
@@ -120,6 +113,7 @@ def main() -> None:
         place = traceback.extract_tb(error.__traceback__)[-1]
         _complain(f"{type(error).__name__}: {one_line(error)} ({place.filename}, line {place.lineno}). Mend that file.")
         code = FAILED
+    signals.end_at_once()
     if code == INTERRUPTED:
         resumes = arguments[0] in RESUMABLE
         err.print("Interrupted." + " The same command goes on from the last checkpoints." * resumes)
@@ -127,5 +121,5 @@ def main() -> None:
 
 
 def _complain(message: str) -> int:
-    err.print(f"Error: {' '.join(message.split())}", soft_wrap=True)
+    err.print(f"Error: {complaint(message)}", soft_wrap=True)
     return WRONG_REQUEST

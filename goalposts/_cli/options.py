@@ -9,6 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.plain import fault_of
+
+GREATEST_SEED = 2**63 - 1
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print clean JSON on standard output.")]
 MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")]
@@ -66,6 +69,8 @@ def parameters(settings: list[str] | None) -> dict[str, Any]:
             raise RequestError(f"--set is {setting!r}; write it as NAME=VALUE, such as --set size=7.")
         try:
             found[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = value
+        if (fault := fault_of(found[name])) is not None:
+            raise RequestError(f"--set gives {name!r} {fault}; give another value.")
     return found

@@ -27,7 +27,7 @@ from goalposts.benchmark.experiment.conformance import (
 from goalposts.benchmark.plugins.hooks import Hooks
 from goalposts.benchmark.plugins.mitigation import Mitigation
 from goalposts.benchmark.plugins.registry import load_plugin
-from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.registry import make_task, task_class
 from goalposts.benchmark.tasks.task import Task
 
 Tell = Callable[..., None]
@@ -61,6 +61,10 @@ def check_plugin(reference: str, tasks: Sequence[str], tell: Tell) -> None:
     tell(enter="import")
     plugin = load_plugin(reference)
     tell(leave="import")
+    for name in tasks:
+        tell(enter="import", of=name)
+        task_class(name)
+        tell(leave="import")
     cls = plugin.cls
     tell(
         plugin={

@@ -63,12 +63,18 @@ def test_a_faulty_hook_is_one_line_and_exit_1(body: str, problem: str, tmp_path:
     [
         (("accell",), "Did you mean 'accel'?"),
         (("accel", "--task", "maze_corner"), "applies to none of these tasks"),
+        (("{tmp}/exits.py:Mine",), "exits.py:Mine' ended the process at import (exit code 0)"),
+        (("{tmp}/quits.py:Mine",), "quits.py' ended the process at import (exit code 3)"),
+        (("none", "--task", "{tmp}/exits.py:Mine"), "exits.py:Mine' ended the process at import (exit code 0)"),
+        (("{long}.py:Mine",), "cannot be read (File name too long)"),
         (("{tmp}/faulty.py:Faulty",), "cannot be built without arguments (ZeroDivisionError"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_2(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     faulty(tmp_path, "def __init__(self): 1 / 0")
-    result = goalposts("check", *(argument.format(tmp=tmp_path) for argument in arguments))
+    (tmp_path / "exits.py").write_text("import os\nos._exit(0)\n")
+    (tmp_path / "quits.py").write_text("import sys\nsys.exit(3)\n")
+    result = goalposts("check", *(argument.format(tmp=tmp_path, long="x" * 300) for argument in arguments))
     assert result.returncode == 2
     assert message in result.stderr
     assert result.stdout == ""

@@ -9,6 +9,7 @@ import typer
 from goalposts._cli.exit_codes import FAILED
 from goalposts._cli.options import JsonOption, SetOption, parameters
 from goalposts._cli.printing import out, print_json
+from goalposts._cli.probe import refuse_silent_ends
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -29,6 +30,7 @@ def certify(
 ) -> None:
     from goalposts._cli.certifying import certificate_json, certificates, print_certificate
 
+    refuse_silent_ends(*(tasks or ()))
     found = []
     for certificate in certificates(tasks or [], suite, parameters(settings), num_levels):
         found.append(certificate)

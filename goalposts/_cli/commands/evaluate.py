@@ -10,6 +10,7 @@ import typer
 from goalposts._cli.exit_codes import FAILED
 from goalposts._cli.options import JsonOption, SetOption, TaskArgument, parameters
 from goalposts._cli.printing import err, out, print_json
+from goalposts._cli.probe import refuse_silent_ends
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.loading import is_file
 
@@ -45,6 +46,7 @@ def evaluate(
     from goalposts.benchmark.experiment.agents import load_agent
     from goalposts.benchmark.loading import load_from_module
 
+    refuse_silent_ends(*filter(None, (task, policy, mitigation)))
     if agent_path is not None:
         agent = load_agent(agent_path, task=task if is_file(task) else None, mitigation=mitigation)
         if agent.changed:

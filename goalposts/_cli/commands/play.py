@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from goalposts._cli.options import SetOption, TaskArgument, parameters
+from goalposts._cli.options import GREATEST_SEED, SetOption, TaskArgument, parameters
 from goalposts._cli.printing import out
+from goalposts._cli.probe import refuse_silent_ends
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -22,7 +23,9 @@ def play(
     split: Annotated[str | None, typer.Option(metavar="SPLIT", help="Default: the task's first shift.")] = None,
     episodes: Annotated[int, typer.Option(metavar="N", help="How many.", min=1, max=1000)] = 3,
     fps: Annotated[float, typer.Option(metavar="F", help="Frames a second.")] = 6.0,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the levels and of what a policy draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of the levels and of what a policy draws.", min=0, max=GREATEST_SEED)
+    ] = 0,
     level_file: Annotated[
         Path | None, typer.Option("--levels", metavar="FILE", help="The first levels of this file instead of a split.")
     ] = None,
@@ -38,6 +41,7 @@ def play(
 ) -> None:
     from goalposts._cli import playing
 
+    refuse_silent_ends(task, *filter(None, (mitigation,)))
     playing.show_episodes(
         task,
         policy,

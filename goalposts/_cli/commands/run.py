@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,11 @@ import typer
 from goalposts._cli.exit_codes import FAILED
 from goalposts._cli.options import AddressOption, GpusOption, RatesOption, TasksOption, gpus_per_cell, is_local
 from goalposts._cli.printing import command, err, out
+from goalposts._cli.probe import refuse_silent_ends
 from goalposts.benchmark.errors import RequestError
+
+MOST_SEEDS = 1000
+MOST_GIGABYTES = 1_000_000
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -23,7 +26,7 @@ def run(
     folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/<suite>.")] = None,
     address: AddressOption = None,
     share: GpusOption = None,
-    seeds: Annotated[int | None, typer.Option(metavar="N", help="Seeds 0 to N - 1.")] = None,
+    seeds: Annotated[int | None, typer.Option(metavar="N", help="Seeds 0 to N - 1.", min=1, max=MOST_SEEDS)] = None,
     task: TasksOption = None,
     mitigation: Annotated[
         list[str] | None, typer.Option(metavar="M", help="A registered name or path.py:Class; may be repeated.")
@@ -34,7 +37,7 @@ def run(
         typer.Option(metavar="FILE", help="The tuned.json of 'goalposts tune' for a mitigation; may be repeated."),
     ] = None,
     checkpoint_seconds: Annotated[
-        float, typer.Option(metavar="S", help="Least time between two checkpoints of a cell.", min=0.0)
+        float, typer.Option(metavar="S", help="Least time between two checkpoints of a cell.", min=0.0, max=86_400)
     ] = 5.0,
     max_disk: Annotated[
         float | None,
@@ -53,6 +56,7 @@ def run(
     gpus = gpus_per_cell(share, address)
     salt = evaluation_salt()
     plans = tuple(read_tuned(path) for path in tuned or ())
+    refuse_silent_ends(*(mitigation or ()))
     selection = Selection(tuple(task or ()), tuple(mitigation or ()), tuple(alpha or ()), seeds, plans)
     cells = cells_of(suite, selection, device="cuda" if gpus > 0 else "cpu", salt_commitment=salt_commitment(salt))
     if dry_run:
@@ -91,8 +95,10 @@ def _disk_bytes(max_disk: float | None) -> int | None:
 
     if max_disk is None:
         return None
-    if not 0 < max_disk < math.inf:
-        raise RequestError(f"--max-disk is {max_disk!r}; give gigabytes above 0, or leave it out.")
+    if not 0 < max_disk <= MOST_GIGABYTES:
+        raise RequestError(
+            f"--max-disk is {max_disk!r}; give gigabytes above 0, at most {MOST_GIGABYTES:,}, or leave it out."
+        )
     return int(max_disk * GIGABYTE)
 
 

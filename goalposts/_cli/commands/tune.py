@@ -11,6 +11,7 @@ import typer
 
 from goalposts._cli.options import AddressOption, GpusOption, JsonOption, RatesOption, TasksOption, gpus_per_cell
 from goalposts._cli.printing import err, out, print_json, print_table
+from goalposts._cli.probe import refuse_silent_ends
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -27,7 +28,7 @@ def tune(
     mitigation: Annotated[str, typer.Argument(metavar="MITIGATION", help="A registered name or path.py:Class.")],
     suite_name: Annotated[str, typer.Option("--suite", metavar="SUITE", help="Its tasks, rates and budgets.")],
     trials: Annotated[
-        int, typer.Option(metavar="N", help="Give every mitigation the same; pruned ones count.", min=1)
+        int, typer.Option(metavar="N", help="Give every mitigation the same; pruned ones count.", min=1, max=10_000)
     ] = 32,
     select_by: Annotated[
         SelectBy, typer.Option("--selection", help="What may be looked at; the validation shift is no test shift.")
@@ -37,7 +38,9 @@ def tune(
     ] = None,
     address: AddressOption = None,
     share: GpusOption = None,
-    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds of each trial, none of them the suite's.", min=1)] = 1,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", help="Seeds of each trial, none of them the suite's.", min=1, max=100)
+    ] = 1,
     task: TasksOption = None,
     alpha: RatesOption = None,
     as_json: JsonOption = False,
@@ -50,6 +53,7 @@ def tune(
     suite = get_suite(suite_name)
     gpus = gpus_per_cell(share, address)
     salt = evaluation_salt()
+    refuse_silent_ends(mitigation)
     plan = plan_tuning(
         suite,
         mitigation,
