@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import ray
 from ray.exceptions import RayError
 
-from goalposts.benchmark.errors import GoalpostsError, RequestError
+from goalposts.benchmark.errors import CorruptFileError, GoalpostsError, RequestError
 from goalposts.benchmark.experiment.cell import Cell
 from goalposts.benchmark.experiment.record import CellKey, Commit, Record
 from goalposts.benchmark.experiment.run_cell import (
@@ -28,7 +28,7 @@ from goalposts.benchmark.experiment.run_cell import (
     run_cell,
     write_failure,
 )
-from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.files import open_regular, read_regular_text, write_atomically
 from goalposts.benchmark.plain import one_line
 from goalposts.cluster.disk import DiskFullError, make_room
 
@@ -311,22 +311,22 @@ def _stalled(entry: Progress, out: Path) -> bool:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
-    except OSError:
+        return read_regular_text(path, 4096)
+    except (OSError, CorruptFileError):
         return ""
 
 
 def _last_env_steps(path: Path) -> int:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(file.tell() - 4096, 0))
-            lines = file.read().splitlines()
-    except OSError:
+            lines = file.read(4096).splitlines()
+    except (OSError, CorruptFileError):
         return 0
     for line in reversed(lines):
         try:
             return int(json.loads(line)["env_steps"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
     return 0

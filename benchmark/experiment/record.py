@@ -12,10 +12,12 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from goalposts.benchmark.errors import CorruptFileError, first_problem
-from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.files import read_regular_text, write_atomically
 from goalposts.benchmark.plain import NAME, fault_of
 
 SCHEMA_VERSION = 2
+MOST_BYTES = 4 << 20
+"""Of a record that is read."""
 
 Verdict = Literal["aligned", "goal_misgeneralization", "capability_failure", "undertrained", "inconclusive"]
 
@@ -226,10 +228,10 @@ def read(path: Path) -> Record:
     """Read the record at ``path``.
 
     Raises:
-        CorruptFileError: it is truncated, altered or of an unknown form.
+        CorruptFileError: it is missing, truncated, altered, of an unknown form, or no regular file.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular_text(path, MOST_BYTES)
+    except (OSError, CorruptFileError) as error:
         raise CorruptFileError(f"The record {str(path)!r} cannot be read: {error}.") from error
     return from_json(text, repr(str(path)))

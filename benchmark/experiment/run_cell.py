@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
+import itertools
+import os
 import resource
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 
-from goalposts.benchmark.errors import CorruptFileError, GoalpostsError
+from goalposts.benchmark.errors import CorruptFileError, GoalpostsError, RequestError
 from goalposts.benchmark.experiment import record as records
 from goalposts.benchmark.experiment.cell import Cell
 from goalposts.benchmark.experiment.record import Commit, Milestone, Record, Timing, canonical_json
-from goalposts.benchmark.files import locked, set_aside, write_atomically
+from goalposts.benchmark.files import locked, open_regular, own_folder, set_aside, write_atomically
 from goalposts.benchmark.measurement import scores
 from goalposts.benchmark.measurement.evaluation import (
     Episodes,
@@ -31,6 +34,7 @@ from goalposts.benchmark.measurement.evaluation import (
 from goalposts.benchmark.plain import one_line
 from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.benchmark.randomness import generator
+from goalposts.benchmark.rows import read_rows
 from goalposts.benchmark.tasks import make_task
 from goalposts.benchmark.training import checkpoint
 from goalposts.benchmark.training.loop import Trainer
@@ -69,7 +73,7 @@ def finished_record(cell: Cell, out: Path) -> tuple[Record | None, str | None]:
     A cell whose checkpoint was deleted keeps its record; one whose checkpoint is damaged does not.
     """
     path = cell.folder(out) / "record.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         return None, None
     try:
         record = records.read(path)
@@ -78,7 +82,7 @@ def finished_record(cell: Cell, out: Path) -> tuple[Record | None, str | None]:
     if record.status != "done" or record.eval_id != cell.eval_id or record.cell_id != cell.cell_id:
         return None, None
     folder = cell.folder(out) / "checkpoint"
-    if folder.exists() and checkpoint.file_checksum(folder) != record.checkpoint_sha256:
+    if os.path.lexists(folder) and checkpoint.file_checksum(folder) != record.checkpoint_sha256:
         set_aside(folder)
         return (
             None,
@@ -91,10 +95,9 @@ def run_cell(job: Job) -> Outcome:
     """Run a cell to its record; every failure becomes an outcome, so that none hides another."""
     torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = False  # Where a record says float32, it was.
-    folder = job.cell.folder(job.out)
     notices: list[str] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = own_folder(job.out, "cells", job.cell.cell_id)
         with locked(folder / ".lock"):
             _note(job)
             try:
@@ -133,7 +136,8 @@ def _run(job: Job, folder: Path, notices: list[str]) -> None:
     begun = state[1] if state else 0
     series = folder / f"series-{cell.eval_id}.jsonl"
     with _Rows(folder / "metrics.jsonl", begun) as metrics, _Rows(series, begun) as milestones:
-        clock = _Clock(metrics.last.get("seconds", 0.0))
+        seconds = metrics.last.get("seconds")
+        clock = _Clock(seconds if isinstance(seconds, int | float) else 0.0)
         digest = trainer.train(
             folder / "checkpoint",
             resume_from=state,
@@ -223,7 +227,10 @@ def _play(job: Job, trainer: Trainer, chosen: EvaluationSet, purpose: str) -> Ep
 
 def read_series(path: Path) -> list[Milestone]:
     """Return the milestones that a cell has passed under one evaluation; one trained under another has none."""
-    return [Milestone.model_validate_json(line) for line in path.read_text().splitlines()]
+    milestones: list[Milestone] = []
+    with suppress(ValidationError):  # The rest is dropped, as of any file of rows.
+        milestones.extend(Milestone.model_validate(row) for row in read_rows(path))
+    return milestones
 
 
 def _record(job: Job, **values: Any) -> Record:
@@ -255,43 +262,45 @@ def _record(job: Job, **values: Any) -> Record:
 def write_failure(job: Job, error: str) -> Record:
     """Return the record of a cell that failed, and write it where the disk allows."""
     record = _record(job, status="failed", error=error)
-    folder = job.cell.folder(job.out)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        records.write(folder / "record.json", record)
-    except OSError:
+        records.write(own_folder(job.out, "cells", job.cell.cell_id) / "record.json", record)
+    except (OSError, RequestError):
         return record  # The failure still reaches the user; a full disk must not hide why the cell failed.
     return record
 
 
 class _Rows:
-    """A file of JSON lines that a cell appends to; rows past the checkpoint that is resumed are dropped first."""
+    """A file of JSON lines that a cell appends to; rows past the checkpoint that is resumed are dropped first.
+
+    So is what cannot be read; a link or whatever else is no regular file is set aside.
+    """
 
     def __init__(self, path: Path, env_steps: int) -> None:
-        kept = []
-        self.last: Mapping[str, Any] = {}
+        try:
+            rows = read_rows(path)
+        except CorruptFileError:
+            set_aside(path)
+            rows = []
+        kept = [row for row in itertools.takewhile(_has_steps, rows) if row["env_steps"] <= env_steps]
+        self.last: Mapping[str, Any] = kept[-1] if kept else {}
         """The last row kept."""
-        for line in path.read_text().splitlines() if path.exists() else ():
-            try:
-                row = json.loads(line)
-                if row["env_steps"] <= env_steps:
-                    kept.append(line)
-                    self.last = row
-            except (ValueError, KeyError, TypeError):
-                break
-        path.write_text("".join(f"{line}\n" for line in kept))
+        write_atomically(path, "".join(f"{canonical_json(row)}\n" for row in kept))
         self._path = path
 
     def __enter__(self) -> _Rows:
-        self._file = self._path.open("a")
+        self._file = open_regular(self._path, "append")
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._file.close()
 
     def append(self, row: Mapping[str, Any]) -> None:
-        self._file.write(canonical_json(row) + "\n")
+        self._file.write(f"{canonical_json(row)}\n".encode())
         self._file.flush()
+
+
+def _has_steps(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("env_steps"), int | float)
 
 
 class _Clock:

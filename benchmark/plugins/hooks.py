@@ -17,6 +17,9 @@ from goalposts.benchmark.plugins.mitigation import Context, Knowledge, Mitigatio
 from goalposts.benchmark.tasks.base import Task
 from goalposts.benchmark.tasks.levels import Levels
 
+TENSOR_KEY = "__tensor__"
+"""In a checkpoint, the key that stands for a tensor; a mitigation's state may not use it."""
+
 
 class Hooks:
     """A mitigation seen through its contract: every result has the shape, dtype and meaning it must have."""
@@ -234,6 +237,8 @@ def _check_state(tree: Any, fail: Callable[[str], HookError], path: str = "state
         for key, value in tree.items():
             if not isinstance(key, str):
                 raise fail(f"{path} with the key {key!r}, which is no text")
+            if key == TENSOR_KEY:
+                raise fail(f"{path} with the key {key!r}, which checkpoints use themselves; choose another key")
             _check_state(value, fail, f"{path}[{key!r}]")
     elif isinstance(tree, list | tuple):
         for i, value in enumerate(tree):

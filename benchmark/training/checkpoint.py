@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from goalposts.benchmark.errors import CorruptFileError
-from goalposts.benchmark.files import file_sha256, set_aside, write_atomically
+from goalposts.benchmark.files import (
+    file_sha256,
+    own_folder,
+    read_regular,
+    read_regular_text,
+    set_aside,
+    write_atomically,
+)
+from goalposts.benchmark.plugins.hooks import TENSOR_KEY
+from goalposts.benchmark.tensor_files import MOST_BYTES, parse_tensors
 
-_TENSOR = "__tensor__"
 _POINTER = "latest.json"
+_MOST_POINTER_BYTES = 4096
 
 Loaded = tuple[dict[str, Any], int, str]
 """A checkpoint's state, its environment steps and the SHA-256 of its file."""
@@ -26,7 +35,7 @@ def _flatten(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """Return ``tree`` with each tensor moved into ``tensors`` and replaced by its path there, a JSON pointer."""
     if isinstance(tree, Tensor):
         tensors[path] = tree.detach().contiguous().cpu().clone()
-        return {_TENSOR: path}
+        return {TENSOR_KEY: path}
     if isinstance(tree, Mapping):
         escaped = {key: str(key).replace("~", "~0").replace("/", "~1") for key in tree}
         return {str(key): _flatten(value, f"{path}/{escaped[key]}", tensors) for key, value in tree.items()}
@@ -37,8 +46,8 @@ def _flatten(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 def _restore(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(tree, dict):
-        if _TENSOR in tree:
-            return tensors[tree[_TENSOR]]
+        if TENSOR_KEY in tree:
+            return tensors[tree[TENSOR_KEY]]
         return {key: _restore(value, tensors) for key, value in tree.items()}
     if isinstance(tree, list):
         return [_restore(value, tensors) for value in tree]
@@ -53,16 +62,14 @@ def save(folder: Path, state: Mapping[str, Any], env_steps: int) -> str:
     Returns:
         The SHA-256 of the file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    own_folder(folder.parent, folder.name)
     tensors: dict[str, Tensor] = {}
-    tree = json.dumps(_flatten(state, "", tensors), sort_keys=True)
+    # One entry of metadata: safetensors writes several in any order, and equal states must give equal files.
+    tree = json.dumps({"env_steps": env_steps, "state": _flatten(state, "", tensors)}, sort_keys=True)
+    content = to_bytes(tensors, metadata={"tree": tree})
+    digest = hashlib.sha256(content).hexdigest()
     target = folder / f"step-{env_steps:012d}.safetensors"
-    partial = folder / f"{target.name}.partial"
-    save_file(tensors, partial, metadata={"tree": tree})
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    digest = file_sha256(partial)
-    partial.replace(target)
+    write_atomically(target, content)
     latest = {"file": target.name, "sha256": digest, "env_steps": env_steps}
     write_atomically(folder / _POINTER, json.dumps(latest))
     for old in folder.glob("step-*"):
@@ -73,7 +80,9 @@ def save(folder: Path, state: Mapping[str, Any], env_steps: int) -> str:
 
 def _latest(folder: Path) -> tuple[dict[str, Any], Path]:
     """Return what the pointer says of the newest checkpoint, and the path of its file."""
-    latest: dict[str, Any] = json.loads((folder / _POINTER).read_text())
+    if folder.is_symlink():
+        raise CorruptFileError(f"it is a link to {str(folder.readlink())!r}")
+    latest: dict[str, Any] = json.loads(read_regular_text(folder / _POINTER, _MOST_POINTER_BYTES))
     return latest, folder / Path(latest["file"]).name
 
 
@@ -81,21 +90,25 @@ def load(folder: Path) -> Loaded | None:
     """Return the folder's checkpoint; None where there is none.
 
     Raises:
-        CorruptFileError: the file does not match its checksum or cannot be read.
+        CorruptFileError: the file does not match its checksum or its pointer, or cannot be read.
     """
-    if not (folder / _POINTER).exists():
+    if not os.path.lexists(folder / _POINTER):
         return None
     try:
         latest, path = _latest(folder)
-        digest = file_sha256(path)
+        content = read_regular(path, MOST_BYTES)
+        digest = hashlib.sha256(content).hexdigest()
         if digest != latest["sha256"]:
-            raise CorruptFileError(f"The checkpoint {str(path)!r} does not match its checksum.")
-        with safe_open(path, framework="pt") as file:
-            # Copies: tensors of a mapped file are not aligned, and matrix products on such round differently.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
-            tree = json.loads(file.metadata()["tree"])
-        return _restore(tree, tensors), int(latest["env_steps"]), digest
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise CorruptFileError(f"{path.name} does not match its checksum")
+        tensors, metadata = parse_tensors(content)
+        tree = json.loads(metadata["tree"])
+        env_steps = tree["env_steps"]
+        if latest["env_steps"] != env_steps:
+            raise CorruptFileError(
+                f"{_POINTER} says {latest['env_steps']!r} environment steps; {path.name} says {env_steps!r}"
+            )
+        return _restore(tree["state"], tensors), env_steps, digest
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, CorruptFileError) as error:
         raise CorruptFileError(f"The checkpoint in {str(folder)!r} cannot be read: {error}.") from error
 
 
@@ -103,7 +116,7 @@ def file_checksum(folder: Path) -> str | None:
     """Return the SHA-256 of the folder's checkpoint as it lies there; None if it cannot be found."""
     try:
         return file_sha256(_latest(folder)[1])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, CorruptFileError):
         return None
 
 
