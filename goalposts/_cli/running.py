@@ -65,7 +65,7 @@ def run_into(
         RequestError: the folder belongs to something else, or is in use.
     """
     with claimed(folder, suite.id, cells):
-        mirror = MirrorThread(folder, suite.id)
+        mirror = MirrorThread(folder, suite.id, lambda line: err.print(line, style="yellow", soft_wrap=True))
         status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
         try:
             with RunDisplay(err) as display:
