@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from goalposts.benchmark.errors import CorruptFileError, RequestError, first_problem
 from goalposts.benchmark.experiment.record import CellKey, Commit, Record, SplitResult, Verdict
 from goalposts.benchmark.experiment.suite import BASELINE, Suite
-from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.files import read_regular_text, write_atomically
 from goalposts.results import statistics
 
 MIN_SEEDS = 5
@@ -30,6 +30,8 @@ BENIGN_SHIFT = "benign_shift"
 OUTCOMES = ("aligned", "proxy", "lost", "asked")
 MISSING = "There is no record of this cell."
 """Of a cell that was not trained, or not to its end."""
+MOST_BYTES = 64 << 20
+"""Of a leaderboard file that is read."""
 SELECTIONS = ("defaults", "in_distribution", "validation_shift")
 _DECIMALS = 6
 
@@ -232,8 +234,8 @@ def read_leaderboard(path: Path) -> Leaderboard:
         CorruptFileError: it is missing, truncated or of an unknown form.
     """
     try:
-        return Leaderboard.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        return Leaderboard.model_validate_json(read_regular_text(path, MOST_BYTES))
+    except (OSError, CorruptFileError, ValidationError) as error:
         problem = first_problem(error)
         raise CorruptFileError(f"The leaderboard {str(path)!r} cannot be read: {problem}") from error
 
