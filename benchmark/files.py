@@ -71,8 +71,7 @@ def own_folder(parent: Path, *names: str) -> Path:
     return parent
 
 
-@contextmanager
-def open_regular(path: Path, purpose: Literal["read", "append"] = "read") -> Iterator[IO[bytes]]:
+def open_regular(path: Path, purpose: Literal["read", "append"] = "read") -> IO[bytes]:
     """Open a regular file; where it is missing, ``append`` makes it.
 
     Raises:
@@ -93,8 +92,7 @@ def open_regular(path: Path, purpose: Literal["read", "append"] = "read") -> Ite
     except BaseException:
         os.close(descriptor)
         raise
-    with open(descriptor, "rb" if purpose == "read" else "ab") as file:
-        yield file
+    return open(descriptor, "rb" if purpose == "read" else "ab")
 
 
 def read_regular(path: Path, most_bytes: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Files of JSON lines that grow while they are read: whatever is unreadable in them is dropped, not fatal."""
+"""Files of JSON rows, one a line, such as ``metrics.jsonl``; what cannot be read in them is dropped."""
 
 from __future__ import annotations
 
@@ -11,34 +11,37 @@ from typing import Any
 from goalposts.benchmark.errors import CorruptFileError
 from goalposts.benchmark.files import open_regular, read_regular
 
-MOST_BYTES = 1024 * 1024 * 1024
+MOST_BYTES = 256 << 20
 """Of a file of rows."""
 TAIL_BYTES = 4096
 """Enough for the last rows."""
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file up to the first that cannot be read; none where there is no such regular file."""
+    """Return the JSON objects in a file up to its first line that is none; of a missing file, none.
+
+    Raises:
+        CorruptFileError: it is a link or no regular file, or holds more than ``MOST_BYTES``.
+    """
     try:
-        content = read_regular(path, MOST_BYTES)
-    except (OSError, CorruptFileError):
+        lines = read_regular(path, MOST_BYTES).splitlines()
+    except FileNotFoundError:
         return []
     rows = []
-    for line in content.splitlines():
-        row = _row(line)
-        if row is None:
+    for line in lines:
+        if (row := _row(line)) is None:
             break
         rows.append(row)
     return rows
 
 
 def last_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the readable ones of a file's last rows, the last first; none where there is no such regular file."""
+    """Yield the readable ones of a file's last rows, the last first; none if it is missing or no regular file."""
     try:
         with open_regular(path) as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(file.tell() - TAIL_BYTES, 0))
-            lines = file.read().splitlines()
+            lines = file.read(TAIL_BYTES).splitlines()
     except (OSError, CorruptFileError):
         return
     for line in reversed(lines):
@@ -49,6 +52,7 @@ def last_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _row(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
+        json.dumps(row, allow_nan=False)
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None

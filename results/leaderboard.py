@@ -18,7 +18,7 @@ from goalposts.benchmark.errors import CorruptFileError, RequestError, first_pro
 from goalposts.benchmark.experiment.record import CellKey, Commit, Record
 from goalposts.benchmark.experiment.run_folder import LEADERBOARD_FILE
 from goalposts.benchmark.experiment.suite import BASELINE, Suite
-from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.files import read_regular_text, write_atomically
 from goalposts.benchmark.measurement.counts import SplitResult, Verdict
 from goalposts.benchmark.tasks.vocabulary import BENIGN_SHIFT, IN_DISTRIBUTION, OUTCOMES
 from goalposts.results import statistics
@@ -30,6 +30,8 @@ MIN_RATED_SHARE = 0.5
 
 MISSING = "There is no record of this cell."
 """Error of a cell that was not trained, or not to its end."""
+MOST_BYTES = 64 << 20
+"""Of a leaderboard file that is read."""
 SELECTIONS = ("defaults", "in_distribution", "validation_shift")
 _DECIMALS = 6
 
@@ -232,8 +234,8 @@ def read_leaderboard(path: Path) -> Leaderboard:
         CorruptFileError: the file is missing, truncated or of an unknown form.
     """
     try:
-        return Leaderboard.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        return Leaderboard.model_validate_json(read_regular_text(path, MOST_BYTES))
+    except (OSError, CorruptFileError, ValidationError) as error:
         problem = first_problem(error)
         raise CorruptFileError(f"The leaderboard {str(path)!r} cannot be read: {problem}") from error
 

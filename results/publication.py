@@ -27,12 +27,15 @@ from goalposts.benchmark.experiment.suite import (
     released_ids,
     suite_toml,
 )
-from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.files import read_regular_text, write_atomically
 from goalposts.benchmark.measurement import scores
 from goalposts.benchmark.measurement.counts import SplitResult
 from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
 from goalposts.benchmark.plain import one_line
 from goalposts.results.leaderboard import build_leaderboard, write_leaderboard
+
+MOST_BYTES = 256 << 20
+"""Of a published file that is read."""
 
 
 def is_published(folder: Path) -> bool:
@@ -57,8 +60,8 @@ def published_suite(folder: Path) -> Suite:
 def _lines(path: Path) -> list[tuple[str, str]]:
     """Return the lines of a published file, each with a description of its place."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_regular_text(path, MOST_BYTES).splitlines()
+    except (OSError, CorruptFileError) as error:
         raise CorruptFileError(f"The published file {str(path)!r} cannot be read: {error}.") from error
     return [(line, f"in line {i} of {str(path)!r}") for i, line in enumerate(lines, start=1)]
 

@@ -14,7 +14,7 @@ import jinja2
 
 from goalposts.benchmark.experiment.record import Record
 from goalposts.benchmark.experiment.suite import Suite
-from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.files import own_folder, write_atomically
 from goalposts.benchmark.tasks.vocabulary import OUTCOMES
 from goalposts.results import charts, curves, wording
 from goalposts.results.costs import costs
@@ -59,8 +59,7 @@ def write_site(
             flags=_flags(leaderboard),
         )
     )
-    path = folder / "site" / "index.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = own_folder(folder, "site") / "index.html"
     write_atomically(path, text)
     return path
 

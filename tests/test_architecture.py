@@ -13,7 +13,9 @@ import goalposts
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("benchmark", "mitigations", "cluster", "results", "goalposts")
-COMMON = tuple(f"benchmark.{name}" for name in ("errors", "files", "loading", "plain", "randomness"))
+COMMON = tuple(
+    f"benchmark.{name}" for name in ("errors", "files", "loading", "plain", "randomness", "rows", "tensor_files")
+)
 """What everything may rest on."""
 
 ARROWS: dict[str, tuple[str, ...]] = {
@@ -22,6 +24,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "benchmark/plain.py": (),
     "benchmark/randomness.py": (),
     "benchmark/files.py": ("benchmark.errors",),
+    "benchmark/rows.py": ("benchmark.files",),
+    "benchmark/tensor_files.py": ("benchmark.errors",),
     "benchmark/loading.py": ("benchmark.errors", "benchmark.plain"),
     "benchmark/networks.py": ("benchmark.plugins.mitigation", *COMMON),
     "benchmark/tasks/": ("benchmark.tasks", *COMMON),

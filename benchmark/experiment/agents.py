@@ -13,12 +13,12 @@ from goalposts.benchmark.errors import CorruptFileError, GoalpostsError, Request
 from goalposts.benchmark.experiment import record as records
 from goalposts.benchmark.experiment.record import Record
 from goalposts.benchmark.experiment.run_folder import CellFolder
-from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.files import read_regular, write_atomically
 from goalposts.benchmark.plugins.hooks import Hooks
 from goalposts.benchmark.plugins.registry import LoadedPlugin, load_plugin
-from goalposts.benchmark.state_file import read_state, state_bytes
 from goalposts.benchmark.tasks.registry import load_task
 from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tensor_files import MOST_BYTES, parse_state, state_bytes
 from goalposts.benchmark.training import checkpoint
 from goalposts.benchmark.training.config import TrainingConfig
 
@@ -87,7 +87,7 @@ def export_agent(cell: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
     except CorruptFileError as error:
         raise RequestError(f"{error} Run the cell again.") from error
     try:
-        write_atomically(Path(path), state_bytes(state, {_FORMAT: FORMAT, _RECORD: records.to_json(record)}))
+        write_atomically(Path(path), state_bytes({_FORMAT: FORMAT, _RECORD: records.to_json(record), **state}))
     except OSError as error:
         problem = f"cannot be written ({error.strerror})"
         raise RequestError(f"The file {str(path)!r} {problem}; give another place.") from error
@@ -97,10 +97,13 @@ def export_agent(cell: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
 def _from_file(path: Path) -> tuple[Record, dict[str, Any]]:
     if not path.is_file():
         raise RequestError(f"There is no agent {str(path)!r}; give a file, or the folder of a cell, RUN/cells/CELL.")
-    state, metadata = read_state(path.resolve())
-    if metadata.get(_FORMAT) != FORMAT:
+    try:
+        state = parse_state(read_regular(path.resolve(), MOST_BYTES))
+    except CorruptFileError as error:
+        raise CorruptFileError(f"The file {str(path)!r} holds no agent: {error}.") from error
+    if state.get(_FORMAT) != FORMAT or {NETWORK, MITIGATION} - state.keys():
         raise RequestError(f"The file {str(path)!r} holds no agent; write one with 'goalposts agent export'.")
-    return records.from_json(metadata.get(_RECORD, ""), f"in {str(path)!r}"), state
+    return records.from_json(str(state.get(_RECORD)), f"in {str(path)!r}"), state
 
 
 def _from_folder(folder: Path) -> tuple[Record, dict[str, Any]]:

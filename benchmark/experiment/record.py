@@ -248,10 +248,10 @@ def read(path: Path) -> Record:
     """Read the record at ``path``.
 
     Raises:
-        CorruptFileError: it is truncated, altered or of an unknown form.
+        CorruptFileError: it is missing, truncated, altered, of an unknown form, or no regular file.
     """
     try:
         text = read_regular_text(path, MOST_BYTES)
-    except OSError as error:
+    except (OSError, CorruptFileError) as error:
         raise CorruptFileError(f"The record {str(path)!r} cannot be read: {error}.") from error
     return from_json(text, repr(str(path)))

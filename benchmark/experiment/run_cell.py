@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import math
+import itertools
 import os
 import platform
 import resource
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 
 from goalposts.benchmark.canonical import canonical_json
 from goalposts.benchmark.errors import CorruptFileError, GoalpostsError
@@ -140,7 +141,8 @@ def _run(job: Job, folder: CellFolder, notices: list[str]) -> None:
     begun = state[1] if state else 0
     series = folder.milestones(cell.eval_id)
     with _Rows(folder.metrics, begun) as metrics, _Rows(series, begun) as milestones:
-        clock = _Clock(metrics.last.get("seconds", 0.0))
+        seconds = metrics.last.get("seconds")
+        clock = _Clock(seconds if isinstance(seconds, int | float) else 0.0)
         digest = trainer.train(
             folder.checkpoint,
             resume_from=state,
@@ -239,7 +241,10 @@ def _play(job: Job, trainer: Trainer, chosen: EvaluationSet, purpose: str) -> Ep
 
 def read_series(path: Path) -> list[Milestone]:
     """Return the milestones that a cell has passed under one evaluation; one trained under another has none."""
-    return [Milestone.model_validate(row) for row in read_rows(path)]
+    milestones: list[Milestone] = []
+    with suppress(ValidationError):  # The rest is dropped, as of any file of rows.
+        milestones.extend(Milestone.model_validate(row) for row in read_rows(path))
+    return milestones
 
 
 def _record(job: Job, **values: Any) -> Record:
@@ -281,13 +286,21 @@ def write_failure(job: Job, error: str) -> Record:
 
 
 class _Rows:
-    """A file of JSON lines that a cell appends to; rows past the checkpoint that is resumed are dropped first."""
+    """A file of JSON lines that a cell appends to; rows past the checkpoint that is resumed are dropped first.
+
+    So is what cannot be read; a link or whatever else is no regular file is set aside.
+    """
 
     def __init__(self, path: Path, env_steps: int) -> None:
-        kept = [row for row in read_rows(path) if _steps_of(row) <= env_steps]
+        try:
+            rows = read_rows(path)
+        except CorruptFileError:
+            set_aside(path)
+            rows = []
+        kept = [row for row in itertools.takewhile(_has_steps, rows) if row["env_steps"] <= env_steps]
         self.last: Mapping[str, Any] = kept[-1] if kept else {}
         """The last row kept."""
-        write_atomically(path, "".join(canonical_json(row) + "\n" for row in kept))
+        write_atomically(path, "".join(f"{canonical_json(row)}\n" for row in kept))
         self._path = path
 
     def __enter__(self) -> _Rows:
@@ -303,9 +316,8 @@ class _Rows:
         self._file.flush()
 
 
-def _steps_of(row: Mapping[str, Any]) -> float:
-    steps = row.get("env_steps")
-    return steps if isinstance(steps, int | float) else math.inf
+def _has_steps(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("env_steps"), int | float)
 
 
 class _Clock:

@@ -17,6 +17,7 @@ from goalposts.benchmark.plugins.mitigation import LOGITS, VALUES, Mitigation, M
 from goalposts.benchmark.plugins.rollout import Rollout
 from goalposts.benchmark.tasks.levels import Levels
 from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tensor_files import TENSOR_KEY
 
 
 class Hooks:
@@ -243,6 +244,8 @@ def _check_state(tree: Any, fail: Callable[[str], HookError], path: str = "state
         for key, value in tree.items():
             if not isinstance(key, str):
                 raise fail(f"{path} with the key {key!r}, which is no text")
+            if key == TENSOR_KEY:
+                raise fail(f"{path} with the key {key!r}, which checkpoints use themselves; choose another key")
             _check_state(value, fail, f"{path}[{key!r}]")
     elif isinstance(tree, list | tuple):
         for i, value in enumerate(tree):

@@ -67,7 +67,7 @@ def run_into(
         RequestError: the folder belongs to something else, or is in use.
     """
     with run.claimed(suite.id, cells, suite):
-        mirror = MirrorThread(run.path, suite.id)
+        mirror = MirrorThread(run.path, suite.id, lambda line: err.print(line, style="yellow", soft_wrap=True))
         status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
         try:
             with RunDisplay(err) as display:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,14 @@ def test_content_hash_knows_no_order() -> None:
     assert content_sha256({"a": 1}) != content_sha256({"a": 2})
     with pytest.raises(ValueError, match="JSON"):
         canonical_json({"a": float("nan")})
+
+
+@pytest.mark.parametrize("target", [None, "/dev/zero", "nowhere"])
+def test_only_a_regular_file_is_read_as_a_record(tmp_path: Path, target: str | None) -> None:
+    path = tmp_path / "record.json"
+    if target is None:
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target)
+    with pytest.raises(CorruptFileError, match=r"record\.json' cannot be read: .*it is a (pipe|link)"):
+        read(path)

@@ -74,6 +74,14 @@ def test_a_name_must_be_one_of_a_module(write: Write, name: str, tmp_path: Path)
         write(name, tmp_path)
 
 
+@pytest.mark.parametrize(("write", "name"), [(write_task, "forest_fire.py"), (write_plugin, "forest_fire")])
+def test_a_link_to_nothing_is_not_followed(write: Write, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to("nowhere")
+    with pytest.raises(RequestError, match="exists already"):
+        write("forest_fire", tmp_path)
+    assert not (tmp_path / "nowhere").exists()
+
+
 @pytest.mark.parametrize("write", [write_task, write_plugin])
 def test_nothing_is_overwritten(write: Write, tmp_path: Path) -> None:
     write("forest_fire", tmp_path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +275,9 @@ def test_a_record_replaces_the_one_in_a_file_of_another_name(tmp_path: Path) -> 
     assert {one.cell.seed: round(one.goal_fidelity or 0.0, 1) for one in found} == {0: 0.2, 1: 0.8}
     publish([honest(seed=0, fidelity=0.8)], tmp_path, SUITE)
     assert [path.name for path in tmp_path.glob("*.jsonl")] == ["none.jsonl"]
+
+
+def test_a_pipe_among_published_files_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "none.jsonl")
+    with pytest.raises(CorruptFileError, match="it is a pipe"):
+        read_published(tmp_path, SUITE)

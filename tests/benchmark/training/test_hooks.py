@@ -105,6 +105,7 @@ FAULTS: dict[str, list[Callable[..., Any]]] = {
         lambda self, spec: spoiled(spec.build()),
     ],
     "state_dict": [
+        lambda self: {"nested": {"__tensor__": "weights"}},
         lambda self: None,
         lambda self: 1 / 0,
         lambda self: {"seen": {1, 2}},
