@@ -34,6 +34,8 @@ from goalposts.benchmark.tasks.procgen.games import PHOTOGRAPH
 from goalposts.benchmark.tasks.procgen.state import GameState
 from goalposts.benchmark.tasks.procgen.task import UNMOVED, ProcgenLevels
 
+pytestmark = pytest.mark.xdist_group("coinrun")
+
 COUNT = 12
 SOLID = (WALL, WALL_TOP)
 

@@ -15,7 +15,7 @@ from goalposts.results.leaderboard import build_leaderboard, write_leaderboard
 from goalposts.results.mlflow_mirror import Mirror
 from tests.results.factory import SUITE, record, story
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.xdist_group("mlflow_mirror")]
 
 
 @pytest.fixture(scope="module")
