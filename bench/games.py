@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from goalposts.benchmark.experiment.suite import get_suite
 from goalposts.benchmark.plugins.mitigation import Mitigation
 from goalposts.benchmark.randomness import generator
-from goalposts.benchmark.tasks import make_task
 from goalposts.benchmark.tasks.procgen.games import Games, Look
 from goalposts.benchmark.tasks.procgen.state import edited_bytes
 from goalposts.benchmark.tasks.procgen.task import FIRST_RESERVED, ProcgenLevels, ProcgenTask
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.training.config import TrainingConfig
 from goalposts.benchmark.training.loop import Trainer
 

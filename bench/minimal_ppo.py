@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.tasks.task import Task
 from goalposts.benchmark.training.config import TrainingConfig
 
 

@@ -19,19 +19,21 @@ from typing import Any
 
 import torch
 
-from goalposts.benchmark.experiment.record import canonical_json, content_sha256
+from goalposts.benchmark.canonical import canonical_json, content_sha256
 from goalposts.benchmark.experiment.suite import Suite, TaskPlan, get_suite
 from goalposts.benchmark.files import write_atomically
 from goalposts.benchmark.measurement import scores
-from goalposts.benchmark.measurement.evaluation import EVALUATION_VERSION, PUBLIC_SALT, play, prepare_cached
+from goalposts.benchmark.measurement.episodes import play
+from goalposts.benchmark.measurement.evaluation import prepare_cached
+from goalposts.benchmark.measurement.plan import EVALUATION_VERSION, PUBLIC_SALT
 from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.benchmark.randomness import generator
-from goalposts.benchmark.tasks import TASKS
-from goalposts.benchmark.tasks.base import IN_DISTRIBUTION
+from goalposts.benchmark.tasks.vocabulary import IN_DISTRIBUTION
 from goalposts.benchmark.training.config import TRAINER_VERSION
 from goalposts.benchmark.training.loop import Trainer
 from goalposts.benchmark.training.precision import native_bf16
 from goalposts.results.statistics import Interval, bootstrap_interval, paired_difference
+from tests.small import TASKS
 
 ROOT = Path(__file__).parents[1]
 MITIGATIONS = ("none", "domain_randomization")
@@ -63,7 +65,7 @@ def run_cell(suite: Suite, plan: TaskPlan, mitigation: str, dtype: str, seed: in
     with tempfile.TemporaryDirectory() as folder:
         trainer.train(Path(folder), checkpoint_seconds=float("inf"))
     seconds = time.process_time() - begun
-    policy = trainer.policy(suite.sampling, generator(*stream, PUBLIC_SALT, "evaluation"))
+    policy = trainer.agent(suite.sampling).policy(generator(*stream, PUBLIC_SALT, "evaluation"))
     splits = prepared.results(play(prepared.task, prepared.levels.levels, lambda _env: policy, gamma=config.gamma))
     ranked = scores.Fidelity.pooled(scores.ranked_shifts(splits).values())
     in_distribution = splits[IN_DISTRIBUTION]
@@ -100,9 +102,13 @@ def table(suite: Suite, found: dict[Cell, dict[str, Any]], seeds: int) -> str:
     lines = [
         "# bfloat16 trunk against float32",
         "",
-        f"Does a trunk under bfloat16 autocast learn what a float32 trunk learns? Suite `{suite.id}`, {seeds} seeds "
-        "each, paired: a seed has the same levels and the same initial weights in either. Scores and their difference "
-        "are means with 95% bootstrap intervals over seeds; the other columns are means, float32 / bfloat16.",
+        "Does a trunk under bfloat16 autocast learn what a float32 trunk learns? We compare them on suite "
+        f"`{suite.id}` with {seeds} seeds",
+        "each. The comparison is paired: a seed has the same levels and the same initial weights in both.",
+        "",
+        "Scores and their difference are means with 95% bootstrap intervals over seeds. The other columns are means, "
+        "float32 /",
+        "bfloat16.",
         "",
         "| task | mitigation | score, float32 | score, bfloat16 | difference | in distribution | capability "
         "| goal fidelity |",
@@ -120,8 +126,8 @@ def table(suite: Suite, found: dict[Cell, dict[str, Any]], seeds: int) -> str:
     kind = "with" if native_bf16("cpu") else "without"
     lines += [
         "",
-        f"Made by `python bench/precision.py` with torch {torch.__version__} on a {platform.machine()} CPU {kind} "
-        "bfloat16 instructions.",
+        f"`python bench/precision.py` made this table with torch {torch.__version__} on a {platform.machine()} CPU "
+        f"{kind} bfloat16 instructions.",
         "",
     ]
     return "\n".join(lines)

@@ -26,11 +26,12 @@ import torch
 
 from goalposts.benchmark.experiment.suite import TaskPlan, get_suite
 from goalposts.benchmark.plugins.registry import load_plugin
-from goalposts.benchmark.tasks import TASKS, make_task
-from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.task import Task
 from goalposts.benchmark.training.config import TrainingConfig
 from goalposts.benchmark.training.loop import Trainer
 from goalposts.benchmark.training.precision import native_bf16
+from tests.small import TASKS
 
 TARGETS = {"minimal": 0.8, "sb3": 3.0}
 """Least ratio of our steps/s to a contestant's; the others are for information."""

@@ -7,9 +7,20 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
+from goalposts.benchmark.plain import short
+
 
 class GoalpostsError(Exception):
-    """Base of every error that Goalposts raises on purpose."""
+    """Base of every error that Goalposts raises on purpose.
+
+    Args:
+        message: one line.
+        hook: the mitigation's hook that is at fault, where it is one and its name is known.
+    """
+
+    def __init__(self, message: str = "", *, hook: str | None = None) -> None:
+        super().__init__(message)
+        self.hook = hook
 
 
 class RequestError(GoalpostsError):
@@ -29,7 +40,17 @@ class HookError(GoalpostsError):
 
 
 class NonFiniteError(GoalpostsError):
-    """A loss or an observation held NaN or infinity; the message names the tensor and the step."""
+    """A loss or an observation held NaN or infinity; the message names the tensor and the step.
+
+    Args:
+        message: one line.
+        what: the name of the tensor.
+        hook: see :class:`GoalpostsError`.
+    """
+
+    def __init__(self, message: str = "", *, what: str | None = None, hook: str | None = None) -> None:
+        super().__init__(message, hook=hook)
+        self.what = what
 
 
 class CorruptFileError(GoalpostsError):
@@ -47,6 +68,6 @@ def first_problem(error: Exception) -> str:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> RequestError:
     """Return the error for a name that is not registered, with the nearest one that is."""
     choices = sorted(known)
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(short(name), choices, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(choices)}."
-    return RequestError(f"Unknown {kind} {name!r}. {hint}")
+    return RequestError(f"Unknown {kind} {short(name)!r}. {hint}")

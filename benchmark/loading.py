@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,8 +16,16 @@ from typing import Any
 from goalposts.benchmark.errors import RequestError, unknown_name
 from goalposts.benchmark.plain import one_line
 
+TASKS, MITIGATIONS = "goalposts.tasks", "goalposts.mitigations"
+"""Entry-point groups of what can be registered."""
 FILE_MODULE = "goalposts_plugin_"
 """How the modules of files begin; the rest comes from the path."""
+
+
+@functools.cache
+def registered(group: str) -> dict[str, EntryPoint]:
+    """Return what is installed of an entry-point group, by name and in alphabetical order."""
+    return {point.name: point for point in sorted(entry_points(group=group), key=lambda point: point.name)}
 
 
 def is_file(reference: str) -> bool:
@@ -37,7 +47,11 @@ def load_from_file(reference: str, kind: str) -> tuple[Path, Any]:
     if not file_name.endswith(".py"):
         raise RequestError(f"{kind} {reference!r} names no class; write it as path.py:Class.")
     path = Path(file_name).resolve()
-    if not path.is_file():
+    try:
+        exists = path.is_file()
+    except OSError as error:
+        raise RequestError(f"{kind} file {file_name!r} cannot be read ({error.strerror}); give another.") from error
+    if not exists:
         raise RequestError(f"{kind} file {file_name!r} does not exist; give the path of a Python file.")
     module = _import_file(path, kind)
     if not hasattr(module, name):
@@ -61,13 +75,25 @@ def load_from_module(reference: str, kind: str) -> Any:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
-        raise _broken(kind, module_name, error) from error
+    except (Exception, SystemExit) as error:
+        raise broken_import(kind, module_name, error) from error
     if not hasattr(module, name):
         raise unknown_name(
             f"callable of {module_name!r}", name, [key for key, value in vars(module).items() if callable(value)]
         )
     return getattr(module, name)
+
+
+def import_point(point: EntryPoint, kind: str) -> Any:
+    """Return what an entry point names.
+
+    Raises:
+        RequestError: its import fails.
+    """
+    try:
+        return point.load()
+    except (Exception, SystemExit) as error:
+        raise broken_import(kind, point.name, error) from error
 
 
 def _import_file(path: Path, kind: str) -> ModuleType:
@@ -79,11 +105,14 @@ def _import_file(path: Path, kind: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise _broken(kind, str(path), error) from error
+        raise broken_import(kind, str(path), error) from error
     return module
 
 
-def _broken(kind: str, name: str, error: Exception) -> RequestError:
+def broken_import(kind: str, name: str, error: BaseException) -> RequestError:
+    """Return the error for a module of a user's that raised ``error`` when it was imported."""
+    if isinstance(error, SystemExit):
+        return RequestError(f"{kind} {name!r} ended the process at import (exit code {error.code or 0}); mend it.")
     return RequestError(f"{kind} {name!r} does not import ({type(error).__name__}: {one_line(error)}); mend it.")

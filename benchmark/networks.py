@@ -1,22 +1,14 @@
-"""The networks, as feed-forward RLModules: a trunk, a policy head and a value head."""
+"""The networks: a trunk, a policy head and a value head, in plain torch."""
 
 from __future__ import annotations
 
-import logging
 import math
-from typing import Any, Self
 
-import gymnasium as gym
 import torch
-from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
-from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.plugins.mitigation import ModuleSpec
-
-logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)  # RLModule's constructor uses what it deprecates.
+from goalposts.benchmark.plugins.mitigation import EMBEDDINGS, LOGITS, VALUES, ModuleSpec, Network
 
 
 def _orthogonal(layer: nn.Linear | nn.Conv2d, gain: float) -> nn.Module:
@@ -177,27 +169,16 @@ def _image(spec: ModuleSpec) -> tuple[int, int, int]:
 TRUNKS = {"mlp": mlp, "conv": conv, "strided": strided, "patches": patches, "impala": impala}
 
 
-class ActorCritic(TorchRLModule, ValueFunctionAPI):
-    """A shared trunk with a policy head and a value head. Subclasses may replace :meth:`trunk`."""
+class ActorCritic(Network):
+    """A shared trunk with a policy head and a value head."""
 
     def __init__(self, spec: ModuleSpec) -> None:
+        super().__init__()
         self.spec = spec
-        super().__init__(
-            observation_space=gym.spaces.Box(-math.inf, math.inf, spec.observation_shape),
-            action_space=gym.spaces.Discrete(spec.num_actions),
-            inference_only=False,
-            model_config={},
-        )
-
-    def setup(self) -> None:
-        self.trunk = TRUNKS[self.spec.network](self.spec)
-        width = self.spec.hidden_sizes[-1]
-        self.policy_head = _orthogonal(nn.Linear(width, self.spec.num_actions), 0.01)
+        self.trunk = TRUNKS[spec.network](spec)
+        width = spec.hidden_sizes[-1]
+        self.policy_head = _orthogonal(nn.Linear(width, spec.num_actions), 0.01)
         self.value_head = _orthogonal(nn.Linear(width, 1), 1.0)
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch the mode; RLlib asks for it at every forward pass, mostly in vain."""
-        return self if mode == self.training else super().train(mode)
 
     def embed(self, observation: Tensor) -> Tensor:
         """Return the trunk's output, ``float32[n, hidden_sizes[-1]]``. Bytes are pixels: 255 becomes 1."""
@@ -208,21 +189,16 @@ class ActorCritic(TorchRLModule, ValueFunctionAPI):
             embeddings: Tensor = self.trunk(inputs).float()
         return embeddings
 
-    def _forward(self, batch: dict[str, Any], **_kwargs: Any) -> dict[str, Tensor]:
-        embeddings = self.embed(batch[Columns.OBS])
+    def forward(self, observation: Tensor) -> dict[str, Tensor]:
+        """Return logits, values and embeddings."""
+        embeddings = self.embed(observation)
         return {
-            Columns.EMBEDDINGS: embeddings,
-            Columns.ACTION_DIST_INPUTS: self.policy_head(embeddings),
-            Columns.VF_PREDS: self.value_head(embeddings).squeeze(-1),
+            EMBEDDINGS: embeddings,
+            LOGITS: self.policy_head(embeddings),
+            VALUES: self.value_head(embeddings).squeeze(-1),
         }
 
-    def compute_values(self, batch: dict[str, Any], embeddings: Tensor | None = None) -> Tensor:
-        if embeddings is None:
-            embeddings = self.embed(batch[Columns.OBS])
-        values: Tensor = self.value_head(embeddings).squeeze(-1)
-        return values
 
-
-def build(spec: ModuleSpec) -> TorchRLModule:
+def build(spec: ModuleSpec) -> Network:
     """Return the network that ``spec`` describes."""
     return ActorCritic(spec)

@@ -11,6 +11,8 @@ NAME = r"^[\w.:+\- ]{1,100}$"
 LONGEST_TEXT = 1000
 LONGEST_LINE = 500
 """Of a message; what comes after it is cut off."""
+LONGEST_VALUE = 100
+"""Of a value that a message repeats; what is between its ends is cut out."""
 DEEPEST = 10
 GREATEST = 1e18
 """A number's magnitude, far from what JSON readers and clocks disagree on."""
@@ -21,6 +23,18 @@ def one_line(problem: object) -> str:
     words = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(problem)).split())
     line = "".join(character if character.isprintable() else "�" for character in words)
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…"
+
+
+def short(value: str) -> str:
+    """Return a value as a message repeats it: whole, or its beginning and its end."""
+    half = LONGEST_VALUE // 2
+    return value if len(value) <= LONGEST_VALUE else f"{value[:half]}…{value[-half:]}"
+
+
+def complaint(problem: object) -> str:
+    """Return an error's text as one line, with every quoted value and every word in it shortened."""
+    longer = f"{{{LONGEST_VALUE + 1},}}"
+    return one_line(re.sub(rf"(?<=')[^'\n]{longer}(?=')|\S{longer}", lambda match: short(match[0]), str(problem)))
 
 
 def fault_of(value: Any, depth: int = 0) -> str | None:

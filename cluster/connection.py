@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -85,11 +87,16 @@ def connected(address: str | None) -> Iterator[None]:
         options: dict[str, Any] = {"address": address}
     else:
         options = {"address": "local", "include_dashboard": False, "object_store_memory": 100 * 1024 * 1024}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
+    except SystemExit as ended:  # Of Ray's own handler of SIGTERM, until ours is back.
+        raise KeyboardInterrupt from ended
     except (RuntimeError, ValueError, ConnectionError) as error:
         raise GoalpostsError(f"Ray could not start: {' '.join(str(error).split())[:300]}") from error
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler ends the process in the midst of its work.
         yield
     finally:
         ray.shutdown()

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from goalposts.benchmark.errors import GoalpostsError
+from goalposts.benchmark.experiment.run_folder import CellFolder
 
 GIGABYTE = 10**9
 
@@ -20,13 +21,13 @@ def used_bytes(folder: Path) -> int:
     total = 0
     for path in folder.rglob("*"):
         try:
-            total += path.stat().st_size if path.is_file() else 0
+            total += path.lstat().st_size if path.is_file() and not path.is_symlink() else 0
         except FileNotFoundError:  # Written anew by a worker just now.
             continue
     return total
 
 
-def make_room(out: Path, finished: Iterable[Path], most_bytes: int) -> list[str]:
+def make_room(out: Path, finished: Iterable[CellFolder], most_bytes: int) -> list[str]:
     """Delete checkpoints of finished cells until the output folder fits, those that finished first before others.
 
     A record outlives its checkpoint. Only an evaluation on other levels would have to train its cell again.
@@ -44,13 +45,13 @@ def make_room(out: Path, finished: Iterable[Path], most_bytes: int) -> list[str]
     """
     used = used_bytes(out)
     deleted = []
-    kept = [folder for folder in finished if (folder / "checkpoint").is_dir()]
-    for folder in sorted(kept, key=lambda folder: (folder / "record.json").stat().st_mtime):
+    kept = [folder for folder in finished if folder.checkpoint.is_dir() and not folder.checkpoint.is_symlink()]
+    for folder in sorted(kept, key=lambda folder: folder.record.lstat().st_mtime):
         if used <= most_bytes:
             break
-        used -= used_bytes(folder / "checkpoint")
-        shutil.rmtree(folder / "checkpoint")
-        deleted.append(folder.name)
+        used -= used_bytes(folder.checkpoint)
+        shutil.rmtree(folder.checkpoint)
+        deleted.append(folder.path.name)
     if used > most_bytes:
         raise DiskFullError(
             f"The output folder {str(out)!r} holds {used / GIGABYTE:.3g} GB, more than --max-disk "

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
-import json
-import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayError
 
 from goalposts.benchmark.errors import GoalpostsError, RequestError
 from goalposts.benchmark.experiment.cell import Cell
-from goalposts.benchmark.experiment.record import CellKey, Commit, Record
-from goalposts.benchmark.experiment.run_cell import (
-    EVALUATES,
-    STARTED_FILE,
-    Job,
-    Outcome,
-    finished_record,
-    run_cell,
-    write_failure,
-)
-from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.experiment.provenance import Provenance
+from goalposts.benchmark.experiment.record import Record
+from goalposts.benchmark.experiment.run_cell import EVALUATES, Job, Outcome, finished_record, run_cell, write_failure
+from goalposts.benchmark.experiment.run_folder import RunFolder
 from goalposts.benchmark.plain import one_line
 from goalposts.cluster.disk import DiskFullError, make_room
 
-RUN_FILE = "run.json"
 MAX_ATTEMPTS = 3
 POLL_SECONDS = 0.5
 DISK_SECONDS = 30.0
@@ -63,93 +51,12 @@ Observer = Callable[[Sequence[Progress]], None]
 Notify = Callable[[str], None]
 
 
-@contextmanager
-def claimed(out: Path, suite: str, cells: Sequence[Cell]) -> Iterator[None]:
-    """Hold the output folder for one run of ``suite``, and note in ``run.json`` which cells it is asked for.
-
-    Raises:
-        RequestError: it cannot be written, belongs to something else, or another run holds it.
-    """
-    try:
-        if out.exists() and not (out / ".lock").exists() and any(out.iterdir()):
-            raise RequestError(f"Output folder {str(out)!r} holds other files; choose an empty or new one with --out.")
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("a")
-    except OSError as error:
-        raise _unwritable(out, error) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RequestError(
-                f"Output folder {str(out)!r} is in use by another run (process {_owner(out)}); wait for it to end, "
-                "or choose another folder with --out."
-            ) from error
-        if (out / RUN_FILE).exists() and (owner := read_run(out).suite) != suite:
-            raise RequestError(
-                f"Output folder {str(out)!r} belongs to suite {owner!r}, not {suite!r}; choose another with --out."
-            )
-        run = {
-            "suite": suite,
-            "process": os.getpid(),
-            "fixed_rates": sorted({cell.key.mitigation for cell in cells if cell.fixed_rate}),
-            "cells": {cell.cell_id: {"eval_id": cell.eval_id, **cell.key.model_dump(mode="json")} for cell in cells},
-        }
-        try:
-            write_atomically(out / RUN_FILE, json.dumps(run, indent=2))
-        except PermissionError as error:
-            raise _unwritable(out, error) from error
-        yield
-
-
-def _unwritable(out: Path, error: OSError) -> RequestError:
-    return RequestError(f"Output folder {str(out)!r} cannot be written ({error.strerror}); choose another with --out.")
-
-
-def _owner(out: Path) -> str:
-    try:
-        return str(json.loads((out / RUN_FILE).read_text())["process"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unknown"
-
-
-class Run(NamedTuple):
-    """What an output folder was last run for."""
-
-    suite: str
-    cells: dict[tuple[str, str], CellKey]
-    """By their cell and evaluation ids."""
-    fixed_rates: frozenset[str]
-    """The mitigations that set their own disambiguation rate."""
-
-
-def read_run(out: Path) -> Run:
-    """Return what an output folder was last run for.
-
-    Raises:
-        RequestError: the folder belongs to no run.
-    """
-    path = out / RUN_FILE
-    try:
-        run = json.loads(path.read_text())
-        cells = {
-            (str(cell_id), str(cell.pop("eval_id"))): CellKey.model_validate(cell)
-            for cell_id, cell in run["cells"].items()
-        }
-        return Run(str(run["suite"]), cells, frozenset(map(str, run.get("fixed_rates", ()))))
-    except OSError as error:
-        raise RequestError(f"{str(out)!r} is not the output folder of a run: {RUN_FILE} cannot be read.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RequestError(f"{str(path)!r} is damaged; delete it and run the suite again to restore it.") from error
-
-
 def run_cells(
     cells: Sequence[Cell],
-    out: Path,
+    run: RunFolder,
     *,
     salt: str,
-    commit: Commit,
-    versions: dict[str, str],
+    driver: Provenance,
     gpus_per_cell: float,
     connect: Callable[[], Any],
     observe: Observer,
@@ -162,25 +69,24 @@ def run_cells(
 
     Args:
         cells: what to run, in the order of scheduling.
-        out: the output folder, claimed by the caller.
+        run: the output folder, claimed by the caller.
         salt: of the evaluation levels.
-        commit: of the source tree, for the records.
-        versions: of the libraries, for the records.
+        driver: the code and the libraries that every worker must have.
         gpus_per_cell: share of a GPU each cell takes.
         connect: returns the context manager that holds the connection to Ray; not called when nothing is to run.
         observe: called with the state of all cells at every poll.
         notify: called with messages for the user.
         finished: called once with the record of each cell that is done or has failed, cached ones first.
         checkpoint_seconds: least time between two checkpoints of a cell.
-        max_disk_bytes: what ``out`` may take; checkpoints of finished cells are deleted to stay below it.
+        max_disk_bytes: what the folder may take; checkpoints of finished cells are deleted to stay below it.
 
     Raises:
-        DiskFullError: a disk ran full, or ``out`` grew past its bound; everything else is stopped, and the run can be
-            resumed.
+        DiskFullError: a disk ran full, or the folder grew past its bound. Everything else is stopped, and the run can
+            be resumed.
     """
     progress = [Progress(cell) for cell in cells]
     for entry in progress:
-        record, notice = finished_record(entry.cell, out)
+        record, notice = finished_record(entry.cell, run)
         if notice:
             notify(notice)
         if record is not None:
@@ -189,7 +95,7 @@ def run_cells(
     waiting = [entry for entry in progress if entry.state == "waiting"]
     if not waiting:
         return progress
-    jobs = {entry.cell.cell_id: Job(entry.cell, out, salt, commit, versions, checkpoint_seconds) for entry in waiting}
+    jobs = {entry.cell.cell_id: Job(entry.cell, run.path, salt, driver, checkpoint_seconds) for entry in waiting}
     with connect():
         _check_capacity(gpus_per_cell)
         # Not by ``options``, with which Ray would let a process that holds one GPU go on with a cell meant for another.
@@ -198,7 +104,7 @@ def run_cells(
         def submit(entry: Progress) -> Any:
             entry.attempts += 1
             entry.attempt = uuid.uuid4().hex
-            entry.env_steps = _last_env_steps(entry.cell.folder(out) / "metrics.jsonl")
+            entry.env_steps = run.cell(entry.cell.cell_id).env_steps()
             return remote.remote(dataclasses.replace(jobs[entry.cell.cell_id], attempt=entry.attempt))
 
         running = {submit(entry): entry for entry in waiting}
@@ -208,19 +114,19 @@ def run_cells(
                 ready, _ = ray.wait(list(running), timeout=POLL_SECONDS)
                 for reference in ready:
                     entry = running.pop(reference)
-                    outcome, record = _result(reference, entry.cell, out)
-                    if _settle(entry, outcome, out, notify):
+                    outcome, record = _result(reference, entry.cell, run)
+                    if _settle(entry, outcome, run.path, notify):
                         running[submit(entry)] = entry
                     else:
                         finished(record or write_failure(jobs[entry.cell.cell_id], str(entry.error)))
                 for reference, entry in running.items():
-                    if _stalled(entry, out):
+                    if _stalled(entry, run):
                         still = f"{time.monotonic() - entry.moved_at:.0f}"
                         notify(f"{entry.cell.cell_id} stood still for {still} s and is restarted.")
                         ray.cancel(reference, force=True)
                         entry.moved_at = time.monotonic()
                 if max_disk_bytes is not None and time.monotonic() - looked >= DISK_SECONDS:
-                    _make_room(progress, out, max_disk_bytes, notify)
+                    _make_room(progress, run, max_disk_bytes, notify)
                     looked = time.monotonic()
                 observe(progress)
         except RayError as error:
@@ -234,9 +140,9 @@ def run_cells(
     return progress
 
 
-def _make_room(progress: Sequence[Progress], out: Path, most_bytes: int, notify: Notify) -> None:
-    done = [entry.cell.folder(out) for entry in progress if entry.state == "done"]
-    for name in make_room(out, done, most_bytes):
+def _make_room(progress: Sequence[Progress], run: RunFolder, most_bytes: int, notify: Notify) -> None:
+    done = [run.cell(entry.cell.cell_id) for entry in progress if entry.state == "done"]
+    for name in make_room(run.path, done, most_bytes):
         notify(f"The checkpoint of {name} was deleted to stay below --max-disk; its record is kept.")
 
 
@@ -254,7 +160,7 @@ def _check_capacity(gpus_per_cell: float) -> None:
         )
 
 
-def _result(reference: Any, cell: Cell, out: Path) -> tuple[Outcome, Record | None]:
+def _result(reference: Any, cell: Cell, run: RunFolder) -> tuple[Outcome, Record | None]:
     """Return the outcome of an attempt, and the record if the cell is done."""
     try:
         outcome: Outcome = ray.get(reference)
@@ -263,9 +169,9 @@ def _result(reference: Any, cell: Cell, out: Path) -> tuple[Outcome, Record | No
         return Outcome("failed", f"The worker was lost ({type(error).__name__}: {one_line(first)})"), None
     if outcome.status != "done":
         return outcome, None
-    record, _ = finished_record(cell, out)
+    record, _ = finished_record(cell, run)
     if record is None:
-        missing = f"Its record does not show in {str(out)!r}; is that a folder all nodes share?"
+        missing = f"Its record does not show in {str(run.path)!r}; is that a folder all nodes share?"
         return Outcome("failed", missing), None
     return outcome, record
 
@@ -281,7 +187,7 @@ def _settle(entry: Progress, outcome: Outcome, out: Path, notify: Notify) -> boo
         )
     if outcome.status == "done":
         entry.state, entry.error = "done", None
-        entry.env_steps = max(entry.env_steps, entry.cell.plan.training.env_steps)
+        entry.env_steps = max(entry.env_steps, entry.cell.training.env_steps)
         return False
     entry.error = outcome.error
     if entry.attempts < MAX_ATTEMPTS:
@@ -292,14 +198,14 @@ def _settle(entry: Progress, outcome: Outcome, out: Path, notify: Notify) -> boo
     return False
 
 
-def _stalled(entry: Progress, out: Path) -> bool:
+def _stalled(entry: Progress, run: RunFolder) -> bool:
     """Read the cell's last metrics into ``entry``; return whether a running cell has stood still for too long."""
     now = time.monotonic()
-    folder = entry.cell.folder(out)
-    attempt, _, doing = _read(folder / STARTED_FILE).partition(" ")
+    folder = run.cell(entry.cell.cell_id)
+    attempt, doing = folder.attempt()
     if entry.state == "waiting" and attempt == entry.attempt:
         entry.state, entry.moved_at = "running", now
-    steps = _last_env_steps(folder / "metrics.jsonl")
+    steps = folder.env_steps()
     if steps != entry.env_steps:
         if steps > entry.env_steps > 0:
             rate = (steps - entry.env_steps) / max(now - entry.moved_at, 1e-6)
@@ -307,26 +213,3 @@ def _stalled(entry: Progress, out: Path) -> bool:
         entry.env_steps, entry.moved_at = steps, now
     longest = EVALUATION_SECONDS if doing == EVALUATES else STALL_SECONDS
     return entry.state == "running" and now - entry.moved_at > longest
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
-
-
-def _last_env_steps(path: Path) -> int:
-    try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(file.tell() - 4096, 0))
-            lines = file.read().splitlines()
-    except OSError:
-        return 0
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["env_steps"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return 0

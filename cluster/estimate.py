@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import torch
 
 from goalposts.benchmark.experiment.cell import Cell
-from goalposts.benchmark.experiment.suite import TaskPlan
 from goalposts.benchmark.plugins.mitigation import Mitigation
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.training.loop import Trainer
 
 MEASURED_ITERATIONS = 2
@@ -33,44 +32,41 @@ class Estimate:
     """Training alone."""
 
 
-def measured_rate(plan: TaskPlan, device: str) -> float:
-    """Return the environment steps a second at which one cell of ``plan`` trains here."""
+def measured_rate(cell: Cell) -> float:
+    """Return the environment steps a second at which a cell trains here, without its mitigation."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        task = make_task(plan.task, **plan.parameters)
         trainer = Trainer(
-            task,
+            make_task(cell.task, **cell.parameters),
             Mitigation(),
             alpha=0.0,
-            config=plan.training,
-            stream=("estimate", plan.task),
+            config=cell.training,
+            stream=("estimate", cell.key.task),
             mitigation_name="none",
-            device=device,
+            device=cell.device,
         )
         trainer.iterate()
         started = time.perf_counter()
         for _ in range(MEASURED_ITERATIONS):
             trainer.iterate()
-        if device == "cuda":
+        if cell.device == "cuda":
             torch.cuda.synchronize()
-        return MEASURED_ITERATIONS * plan.training.steps_per_rollout / (time.perf_counter() - started)
+        return MEASURED_ITERATIONS * cell.training.steps_per_rollout / (time.perf_counter() - started)
     finally:
         torch.set_num_threads(threads)
 
 
 def estimate(cells: Sequence[Cell], gpus_per_cell: float) -> Estimate:
     """Measure every task's rate, and return what it comes to for all ``cells``."""
-    plans = {cell.key.task: cell.plan for cell in cells}
-    device = cells[0].device
-    rates = {task: measured_rate(plan, device) for task, plan in plans.items()}
+    rates = {task: measured_rate(cell) for task, cell in {cell.key.task: cell for cell in cells}.items()}
     side_by_side = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if gpus_per_cell > 0:
         side_by_side = min(side_by_side, max(1, int(torch.cuda.device_count() / gpus_per_cell)))
-    seconds = sum(cell.plan.training.env_steps / rates[cell.key.task] for cell in cells)
+    seconds = sum(cell.training.env_steps / rates[cell.key.task] for cell in cells)
     return Estimate(
         rates=rates,
-        env_steps=sum(cell.plan.training.env_steps for cell in cells),
+        env_steps=sum(cell.training.env_steps for cell in cells),
         side_by_side=side_by_side,
         wall_seconds=seconds / min(side_by_side, len(cells)),
     )

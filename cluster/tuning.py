@@ -17,16 +17,18 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from goalposts.benchmark.canonical import content_sha256
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.experiment.cell import Cell, Selection, cells_of
-from goalposts.benchmark.experiment.record import Record, content_sha256
+from goalposts.benchmark.experiment.cell import Cell
+from goalposts.benchmark.experiment.matrix import Selection, cells_of
+from goalposts.benchmark.experiment.record import Record
 from goalposts.benchmark.experiment.suite import FACTORS, MitigationPlan, Suite
-from goalposts.benchmark.measurement.evaluation import EVALUATION_VERSION
+from goalposts.benchmark.measurement.plan import EVALUATION_VERSION, Selects
 from goalposts.benchmark.measurement.scores import passes_gate
 from goalposts.benchmark.plugins.registry import LoadedPlugin, load_plugin
 from goalposts.benchmark.randomness import stream_seed
-from goalposts.benchmark.tasks import TASKS
-from goalposts.benchmark.tasks.base import IN_DISTRIBUTION, VALIDATION_SHIFT
+from goalposts.benchmark.tasks.registry import task_class
+from goalposts.benchmark.tasks.vocabulary import IN_DISTRIBUTION, VALIDATION_SHIFT
 from goalposts.benchmark.training.config import TRAINER_VERSION
 
 FACTOR = "factor_"
@@ -36,18 +38,17 @@ OUTCOME, PRUNED, FAILED = "outcome", "PRUNED", "FAIL"
 TOGETHER = 4
 """Trials that are begun at once. It is part of the study, so that its course does not depend on the machine."""
 
-Chosen = Literal["in_distribution", "validation_shift"]
-Run = Callable[[Sequence[Cell]], Mapping[str, Record]]
+RunCells = Callable[[Sequence[Cell]], Mapping[str, Record]]
 """Runs cells and returns their records by cell id."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """What is tuned, and on what."""
 
     suite: Suite
     plugin: LoadedPlugin
-    selection: Chosen
+    selection: Selects
     tasks: tuple[str, ...]
     alphas: tuple[float, ...]
     seeds: int
@@ -117,11 +118,13 @@ class Plan:
             }
         )
         chosen = Selection(self.tasks, (), self.alphas, self.seeds)
-        cells = cells_of(tuning, chosen, device=self.device, salt_commitment=self.salt_commitment)
+        cells = cells_of(
+            tuning, chosen, device=self.device, salt_commitment=self.salt_commitment, selects=self.selection
+        )
         steps: dict[tuple[int, str], list[Cell]] = {}
-        for cell in sorted(cells, key=lambda cell: (cell.key.seed, cell.plan.training.env_steps, cell.key.task)):
+        for cell in sorted(cells, key=lambda cell: (cell.key.seed, cell.training.env_steps, cell.key.task)):
             step = steps.setdefault((cell.key.seed, cell.key.task), [])
-            step.append(dataclasses.replace(cell, selects=self.selection))
+            step.append(cell)
         return list(steps.values())
 
 
@@ -139,13 +142,13 @@ def plan_tuning(
     suite: Suite,
     mitigation: str,
     *,
-    selection: Chosen,
+    selection: Selects,
     tasks: Sequence[str],
     alphas: Sequence[float],
     seeds: int,
     device: Literal["cpu", "cuda"],
     salt_commitment: str,
-) -> Plan:
+) -> StudyPlan:
     """Return the plan of a study.
 
     Raises:
@@ -153,7 +156,7 @@ def plan_tuning(
             mitigation a hyperparameter outside of where it is searched for.
     """
     chosen = tuple(tasks) or tuple(plan.task for plan in suite.tasks)
-    plan = Plan(suite, load_plugin(mitigation), selection, chosen, tuple(alphas), seeds, device, salt_commitment)
+    plan = StudyPlan(suite, load_plugin(mitigation), selection, chosen, tuple(alphas), seeds, device, salt_commitment)
     plan.steps(plan.defaults)
     for name, where in plan.space.items():
         value = plan.defaults[name]
@@ -162,7 +165,7 @@ def plan_tuning(
                 f"Suite {suite.id!r} gives {plan.plugin.name!r} {name}={value!r}, outside of its search space; widen "
                 "the 'search_space', so that the first trial can have the suite's settings."
             )
-    lacking = [task for task in chosen if TASKS[task].validation is None]
+    lacking = [task for task in chosen if task_class(task).validation is None]
     if selection == VALIDATION_SHIFT and lacking:
         raise RequestError(
             f"Without a validation shift: {', '.join(lacking)}. Leave them out with --task, or choose by what is "
@@ -178,7 +181,7 @@ def _lies_in(where: BaseDistribution, value: Any) -> bool:
     return bool(where.low <= value <= where.high)
 
 
-def objective(records: Sequence[Record], selection: Chosen) -> float:
+def objective(records: Sequence[Record], selection: Selects) -> float:
     """Return what a trial is worth so far, over the cells of its steps.
 
     On the validation shift it is the mean goal-fidelity score, of which an agent that does not pass the gate in
@@ -188,7 +191,7 @@ def objective(records: Sequence[Record], selection: Chosen) -> float:
     return sum(_worth(record, selection) for record in records) / len(records)
 
 
-def _worth(record: Record, selection: Chosen) -> float:
+def _worth(record: Record, selection: Selects) -> float:
     seen = record.splits[IN_DISTRIBUTION]
     if selection == IN_DISTRIBUTION:
         return 100 * seen.aligned / seen.episodes / seen.aligned_reference
@@ -215,7 +218,7 @@ class Tuned:
     """As it goes into the suite."""
 
 
-def open_study(plan: Plan, folder: Path) -> optuna.Study:
+def open_study(plan: StudyPlan, folder: Path) -> optuna.Study:
     """Return the study in ``folder``, a new one where there is none; a round that was interrupted is settled.
 
     If its outcomes were known, they are told. Otherwise its trials are given up and asked for again, with the same
@@ -260,7 +263,7 @@ def counted(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def tune(
-    plan: Plan, study: optuna.Study, trials: int, run: Run, notify: Callable[[str], None] = lambda _line: None
+    plan: StudyPlan, study: optuna.Study, trials: int, run: RunCells, notify: Callable[[str], None] = lambda _line: None
 ) -> Tuned:
     """Go on with ``study`` until it has ``trials`` trials that count, and return what it has chosen.
 
@@ -283,7 +286,7 @@ def tune(
     )
 
 
-def _round(plan: Plan, study: optuna.Study, count: int, run: Run, notify: Callable[[str], None]) -> None:
+def _round(plan: StudyPlan, study: optuna.Study, count: int, run: RunCells, notify: Callable[[str], None]) -> None:
     """Begin ``count`` trials together and take them step by step; those pruned on the way count as well."""
     done = len(counted(study))
     # Seeded anew, so that an interruption does not change what the rounds after it draw.

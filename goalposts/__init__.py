@@ -9,108 +9,134 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
-
 if TYPE_CHECKING:
-    from goalposts.benchmark.plugins.mitigation import (
-        Context,
-        Knowledge,
-        Mitigation,
-        ModuleSpec,
-        Rollout,
-        sample_actions,
-    )
-    from goalposts.benchmark.tasks import make_task
-    from goalposts.benchmark.tasks.base import BENIGN_SHIFT, IN_DISTRIBUTION, Advance, BatchedEnv, Case, Goal, Task
+    from goalposts.benchmark.agent import Agent
+    from goalposts.benchmark.experiment.agents import load_agent
+    from goalposts.benchmark.experiment.evaluation import evaluate
+    from goalposts.benchmark.plugins.context import Context
+    from goalposts.benchmark.plugins.knowledge import Knowledge
+    from goalposts.benchmark.plugins.mitigation import Mitigation, ModuleSpec, sample_actions
+    from goalposts.benchmark.plugins.rollout import Rollout
     from goalposts.benchmark.tasks.drawing import Picture
+    from goalposts.benchmark.tasks.environment import Advance, BatchedEnv
     from goalposts.benchmark.tasks.kinds.correlated import CorrelatedTask
-    from goalposts.benchmark.tasks.kinds.decisions import DecisionEnv, DecisionLevels, DecisionTask
-    from goalposts.benchmark.tasks.kinds.grid import GridEnv, GridLevels, GridTask, distances, open_cell, toggled
+    from goalposts.benchmark.tasks.kinds.decisions import DecisionEnv, DecisionLevels, DecisionParameters, DecisionTask
+    from goalposts.benchmark.tasks.kinds.grid import (
+        GridEnv,
+        GridLevels,
+        GridParameters,
+        GridTask,
+        distances,
+        open_cell,
+        toggled,
+    )
     from goalposts.benchmark.tasks.kinds.reach import ReachEnv, ReachTask
     from goalposts.benchmark.tasks.levels import Levels
+    from goalposts.benchmark.tasks.parameters import Parameters
+    from goalposts.benchmark.tasks.registry import make_task
+    from goalposts.benchmark.tasks.task import Task
+    from goalposts.benchmark.tasks.vocabulary import BENIGN_SHIFT, IN_DISTRIBUTION, Case, Goal, SmallPlan
+    from goalposts.results.frames import read_leaderboard, read_records
 
 __all__ = [
     "BENIGN_SHIFT",
     "IN_DISTRIBUTION",
     "Advance",
+    "Agent",
     "BatchedEnv",
     "Case",
     "Context",
     "CorrelatedTask",
     "DecisionEnv",
     "DecisionLevels",
+    "DecisionParameters",
     "DecisionTask",
     "Goal",
     "GridEnv",
     "GridLevels",
+    "GridParameters",
     "GridTask",
     "Knowledge",
     "Levels",
     "Mitigation",
     "ModuleSpec",
+    "Parameters",
     "Picture",
     "ReachEnv",
     "ReachTask",
     "Rollout",
+    "SmallPlan",
     "Task",
     "distances",
+    "evaluate",
+    "load_agent",
     "make_task",
     "open_cell",
+    "read_leaderboard",
+    "read_records",
     "sample_actions",
     "toggled",
 ]
 __version__ = "0.1.0"
 
 _MODULES = {
-    "goalposts.benchmark.tasks": ("make_task",),
-    "goalposts.benchmark.tasks.base": (
-        "BENIGN_SHIFT",
-        "IN_DISTRIBUTION",
+    "goalposts.benchmark.agent": ("Agent",),
+    "goalposts.benchmark.experiment.agents": ("load_agent",),
+    "goalposts.benchmark.experiment.evaluation": ("evaluate",),
+    "goalposts.benchmark.plugins.context": ("Context",),
+    "goalposts.benchmark.plugins.knowledge": ("Knowledge",),
+    "goalposts.benchmark.plugins.mitigation": (
+        "Mitigation",
+        "ModuleSpec",
+        "sample_actions",
+    ),
+    "goalposts.benchmark.plugins.rollout": ("Rollout",),
+    "goalposts.benchmark.tasks.drawing": ("Picture",),
+    "goalposts.benchmark.tasks.environment": (
         "Advance",
         "BatchedEnv",
-        "Case",
-        "Goal",
-        "Task",
     ),
     "goalposts.benchmark.tasks.kinds.correlated": ("CorrelatedTask",),
-    "goalposts.benchmark.tasks.kinds.decisions": ("DecisionEnv", "DecisionLevels", "DecisionTask"),
-    "goalposts.benchmark.tasks.drawing": ("Picture",),
-    "goalposts.benchmark.tasks.kinds.grid": ("GridEnv", "GridLevels", "GridTask", "distances", "open_cell", "toggled"),
+    "goalposts.benchmark.tasks.kinds.decisions": (
+        "DecisionEnv",
+        "DecisionLevels",
+        "DecisionParameters",
+        "DecisionTask",
+    ),
+    "goalposts.benchmark.tasks.kinds.grid": (
+        "GridEnv",
+        "GridLevels",
+        "GridParameters",
+        "GridTask",
+        "distances",
+        "open_cell",
+        "toggled",
+    ),
+    "goalposts.benchmark.tasks.kinds.reach": (
+        "ReachEnv",
+        "ReachTask",
+    ),
     "goalposts.benchmark.tasks.levels": ("Levels",),
-    "goalposts.benchmark.tasks.kinds.reach": ("ReachEnv", "ReachTask"),
+    "goalposts.benchmark.tasks.parameters": ("Parameters",),
+    "goalposts.benchmark.tasks.registry": ("make_task",),
+    "goalposts.benchmark.tasks.task": ("Task",),
+    "goalposts.benchmark.tasks.vocabulary": (
+        "BENIGN_SHIFT",
+        "IN_DISTRIBUTION",
+        "Case",
+        "Goal",
+        "SmallPlan",
+    ),
+    "goalposts.results.frames": (
+        "read_leaderboard",
+        "read_records",
+    ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-"""Where a public name lives, if not in the plugin contract."""
-
-ENVIRONMENTS = {
-    "coinrun": "CoinRun-v1",
-    "convoy": "Convoy-v2",
-    "corner": "Corner-v1",
-    "corner_full": "CornerFull-v1",
-    "dish": "Dish-v1",
-    "dish_full": "DishFull-v1",
-    "fraud": "Fraud-v1",
-    "heist_sprites": "HeistSprites-v1",
-    "keys_and_chests": "KeysAndChests-v1",
-    "keys_and_chests_full": "KeysAndChestsFull-v1",
-    "maze_corner": "MazeCorner-v1",
-    "monsters": "Monsters-v1",
-    "monsters_full": "MonstersFull-v1",
-    "triage": "Triage-v1",
-}
-"""Class and version of each task: Gymnasium knows it as ``goalposts/`` and this, before the task itself is loaded."""
-
-for _task, _environment in ENVIRONMENTS.items():
-    if f"goalposts/{_environment}" not in gymnasium.registry:
-        gymnasium.register(
-            f"goalposts/{_environment}",
-            entry_point="goalposts.benchmark.tasks.gymnasium_env:GoalpostsEnv",
-            vector_entry_point="goalposts.benchmark.tasks.gymnasium_env:GoalpostsVectorEnv",
-            kwargs={"task": _task},
-        )
+"""Where each public name lives."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOME:
         raise AttributeError(f"module 'goalposts' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME.get(name, "goalposts.benchmark.plugins.mitigation")), name)
+    return getattr(importlib.import_module(_HOME[name]), name)

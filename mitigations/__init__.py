@@ -1,1 +1,1 @@
-"""The built-in mitigations, one file each, registered through the entry-point group like anybody's."""
+"""The built-in mitigations, one file each. They register through the entry-point group, as any plugin does."""

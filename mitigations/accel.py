@@ -1,9 +1,11 @@
 """ACCEL: adversarial level generation by replaying and editing levels of high regret.
 
-Parker-Holder et al. 2022, "Evolving Curricula with Regret-Based Environment Design", algorithm 1: robust prioritized
-level replay in which every iteration that replays levels is followed by one that plays their edited children. These
-carry no gradient either, and enter the buffer with their regret. Every replayed level has a child, as in the paper's
-algorithm; its released maze configuration edits four of them only, many times over.
+Parker-Holder et al. 2022, "Evolving Curricula with Regret-Based Environment Design", algorithm 1. It extends robust
+prioritized level replay: after every iteration that replays levels, one iteration plays their edited children. The
+children carry no gradient either, and enter the buffer with their regret.
+
+Every replayed level has one child, as in the paper's algorithm. The released maze configuration edits only four of
+them, many times over.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ from .plr import Plr
 
 @dataclasses.dataclass(eq=False)
 class Accel(Plr):
-    """ACCEL with unrestricted edits: a child may be any level, also one on which the goals part.
+    """ACCEL with unrestricted edits: a child may be any level, also one that distinguishes the goals.
 
-    The defaults are those published for mazes: the paper's table of hyperparameters, and the released configuration
-    ``mg_60b_uni_accel_empty`` of facebookresearch/dcd.
+    The defaults are those published for mazes. Their sources are the paper's table of hyperparameters and the released
+    configuration ``mg_60b_uni_accel_empty`` of facebookresearch/dcd.
     """
 
     uses = frozenset({Knowledge.LEVEL_EDITOR, Knowledge.LEVEL_GENERATOR})
@@ -49,7 +51,7 @@ class Accel(Plr):
 
 @dataclasses.dataclass(eq=False)
 class AccelOracle(Accel):
-    """ACCEL with unrestricted edits that is told the greatest return of each level."""
+    """ACCEL with unrestricted edits that knows the optimal return of each level."""
 
     uses = Accel.uses | {Knowledge.PLANNER}
     regret: str = "oracle"
@@ -57,7 +59,7 @@ class AccelOracle(Accel):
 
 @dataclasses.dataclass(eq=False)
 class AccelRestricted(Accel):
-    """ACCEL with restricted edits: levels on which the goals part come from the training distribution alone."""
+    """ACCEL with restricted edits: only the training distribution yields levels that distinguish the goals."""
 
     uses = frozenset({Knowledge.LEVEL_EDITOR})
     restricted = True

@@ -1,10 +1,13 @@
 """Asking for help: the agent acts by itself unless its heads disagree more than they did in training.
 
-Uncertainty is the disagreement of bootstrapped heads (``ensemble.py``), and asking ends the episode as
-``asked``, which is never credited as aligned. The threshold is set to a coverage, as in selective classification
-(Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks", section 3): of the last training
-episodes, on the levels of the run's own rate, a fixed share was ever above it. How often help is given at test is
-another matter: the evaluation rations it to a share of its episodes that is frozen with the suite.
+Uncertainty is the disagreement of bootstrapped heads (``ensemble.py``). Asking ends the episode as ``asked``, which
+never counts as aligned.
+
+The threshold is set to a coverage, as in selective classification (Geifman and El-Yaniv 2017, "Selective Classification
+for Deep Neural Networks", section 3). A fixed share of the last training episodes exceeded it at some step. These
+episodes were on levels of the run's own rate.
+
+At test the evaluation limits help: only a share of its episodes, fixed with the suite, may receive it.
 """
 
 from __future__ import annotations
@@ -22,13 +25,13 @@ from .ensemble import Ensemble, disagreement
 
 
 class AskForHelp(Ensemble):
-    """An ensemble that asks where it would not have been as unsure in training.
+    """An ensemble that asks when it is more uncertain than it was in training.
 
     Args:
-        share: of the training episodes that would ask, in [0, 1).
-        window: how many of the last training episodes the threshold is set on.
-        heads: how many; ten as published.
-        mask_probability: with which a head learns from a transition.
+        share: of the training episodes in which it would ask, in [0, 1).
+        window: number of latest training episodes that set the threshold.
+        heads: number of heads; ten as published.
+        mask_probability: probability that a head learns from a transition.
     """
 
     paper = "Geifman and El-Yaniv 2017, Selective Classification for Deep Neural Networks"
@@ -42,13 +45,13 @@ class AskForHelp(Ensemble):
         self.share = share
         self.window = window
         self._running: Tensor
-        """``float32[num_envs]``: the greatest uncertainty of each running episode so far."""
+        """``float32[num_envs]``: greatest uncertainty so far of each running episode."""
         self._greatest: Tensor
-        """``float32[≤ window]``: that of the last episodes that ended."""
+        """``float32[≤ window]``: greatest uncertainty of the episodes that ended last."""
 
     def setup(self, context: Context) -> None:
         super().setup(context)
-        self._running = torch.zeros(context.num_envs, device=context.generator.device)
+        self._running = torch.zeros(context.training.num_envs, device=context.generator.device)
         self._greatest = self._running[:0]
 
     def after_rollout(self, rollout: Rollout) -> None:
@@ -62,7 +65,7 @@ class AskForHelp(Ensemble):
 
     @property
     def threshold(self) -> float:
-        """The uncertainty above which it asks; it does not as long as no training episode has ended."""
+        """The uncertainty above which it asks; infinite until a training episode has ended."""
         count = len(self._greatest)
         if count == 0:
             return math.inf

@@ -1,47 +1,45 @@
-"""Ensemble: several policy and value heads on one trunk, which must agree when it counts.
+"""Ensemble: several policy and value heads on one trunk, which must agree at test.
 
-Bootstrapped heads (Osband et al. 2016, "Deep Exploration via Bootstrapped DQN", section 3 and algorithm 1): heads begin
-at different weights, and a mask of coin flips decides which of them learn from a transition. Brought to PPO:
+The heads are bootstrapped (Osband et al. 2016, "Deep Exploration via Bootstrapped DQN", section 3 and algorithm 1).
+They start from different weights, and a mask of coin flips decides which of them learn from a transition. Adapted to
+PPO:
 
 - The behaviour policy is the uniform mixture of the heads (Lakshminarayanan et al. 2017, "Simple and Scalable
-  Predictive Uncertainty Estimation using Deep Ensembles", section 2.4), so every action has one log-probability.
-- Each head has a PPO loss of its own: its ratio is to itself before the update, and its surrogate weighs
-  π_k(a|s) / μ(a|s), since the actions are the mixture's. That is at most the number of heads, and needs no truncation.
-- At test the heads act by agreement: from the normalized geometric mean of their policies, a logarithmic opinion pool
-  (Heskes 1998, "Selecting Weighting Factors in Logarithmic Opinion Pools"). An action that one head rules out is ruled
-  out, and heads of one mind act as one would; their plain product would sharpen what they agree on. A mixture would let
-  every head have its way in its share of the steps.
+  Predictive Uncertainty Estimation using Deep Ensembles", section 2.4). So every action has one log-probability.
+- Each head has its own PPO loss. Its ratio is to itself before the update. Its surrogate is weighted by π_k(a|s) /
+  μ(a|s), because the mixture drew the actions. That weight is at most the number of heads, so it needs no truncation.
+- At test the heads act by agreement. They draw from the normalized geometric mean of their policies, a logarithmic
+  opinion pool (Heskes 1998, "Selecting Weighting Factors in Logarithmic Opinion Pools"). One head can rule out an
+  action. Heads that agree act as one head would; their plain product would be sharper than that. In a mixture every
+  head would decide alone in its share of the steps.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from goalposts import Mitigation, ModuleSpec, Rollout, sample_actions
 
-if TYPE_CHECKING:
-    from ray.rllib.core.rl_module.torch import TorchRLModule
-
 
 class Heads(nn.Module):
-    """Linear heads side by side; what they say together carries no gradient, as each has its own loss."""
+    """Linear heads side by side. Their joint output carries no gradient, because each head has its own loss."""
 
     def __init__(self, heads: list[nn.Module]) -> None:
         super().__init__()
         self.heads = nn.ModuleList(heads)
 
     def each(self, embeddings: Tensor) -> Tensor:
-        """Return what every head says, ``float32[n, num_heads, width]``."""
+        """Return the output of every head, ``float32[n, num_heads, width]``."""
         return torch.stack([head(embeddings) for head in self.heads], dim=1)
 
 
 class PolicyHeads(Heads):
-    """Says the log-probabilities of the heads' mixture, ``float32[n, num_actions]``."""
+    """Outputs the log-probabilities of the heads' mixture, ``float32[n, num_actions]``."""
 
     @torch.no_grad()
     def forward(self, embeddings: Tensor) -> Tensor:
@@ -49,7 +47,7 @@ class PolicyHeads(Heads):
 
 
 class ValueHeads(Heads):
-    """Says the mean of the heads' values, ``float32[n, 1]``."""
+    """Outputs the mean of the heads' values, ``float32[n, 1]``."""
 
     @torch.no_grad()
     def forward(self, embeddings: Tensor) -> Tensor:
@@ -60,8 +58,9 @@ class Ensemble(Mitigation):
     """Trains bootstrapped heads on the same data, and acts by their agreement.
 
     Args:
-        heads: how many; ten as published.
-        mask_probability: p, with which a head learns from a transition; one half is the published double-or-nothing.
+        heads: number of heads; ten as published.
+        mask_probability: p, the probability that a head learns from a transition. One half is the published
+            double-or-nothing.
     """
 
     author = "Goalposts"
@@ -78,19 +77,19 @@ class Ensemble(Mitigation):
             raise ValueError(f"mask_probability is {mask_probability!r}; give a number in (0, 1]")
         self.heads = heads
         self.mask_probability = mask_probability
-        self._module: TorchRLModule
+        self._network: nn.Module
         self._policy: PolicyHeads
         self._value: ValueHeads
         self._before: Tensor
         """``float32[T, N, num_heads, num_actions]``: log-probabilities of all actions in the last rollout."""
 
-    def build_module(self, spec: ModuleSpec) -> TorchRLModule:
+    def build_module(self, spec: ModuleSpec) -> nn.Module:
         """Put the heads of further networks on the trunk of the first."""
-        self._module, *others = [spec.build() for _ in range(self.heads)]
-        self._policy = PolicyHeads([network.policy_head for network in (self._module, *others)])
-        self._value = ValueHeads([network.value_head for network in (self._module, *others)])
-        self._module.policy_head, self._module.value_head = self._policy, self._value
-        return self._module
+        self._network, *others = [spec.build() for _ in range(self.heads)]
+        self._policy = PolicyHeads([network.policy_head for network in (self._network, *others)])
+        self._value = ValueHeads([network.value_head for network in (self._network, *others)])
+        self._network.policy_head, self._network.value_head = self._policy, self._value
+        return self._network
 
     def log_probs(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """Return every head's log-probabilities, ``float32[n, num_heads, num_actions]``."""
@@ -98,11 +97,11 @@ class Ensemble(Mitigation):
 
     def after_rollout(self, rollout: Rollout) -> None:
         with torch.no_grad():
-            steps = [self._module.forward_exploration({"obs": step}) for step in rollout.observations]
+            steps = [self._network(step) for step in rollout.observations]
             self._before = torch.stack([self.log_probs(outputs) for outputs in steps])
 
     def batch_columns(self, rollout: Rollout) -> Mapping[str, Tensor]:
-        """Return the log-probability of each action for each head, and which heads learn from it, ``[T, N, heads]``."""
+        """Return each action's log-probability for each head, and which heads learn from it, ``[T, N, heads]``."""
         shape = (*rollout.rewards.shape, self.heads)
         log_probs = of_actions(self._before.flatten(0, 1), rollout.actions.flatten())
         chances = torch.full(shape, self.mask_probability, device=log_probs.device)
@@ -110,24 +109,24 @@ class Ensemble(Mitigation):
         return {"head_log_probs": log_probs.view(shape), "head_masks": masks}
 
     def extra_loss(self, batch: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the mean PPO loss of the heads over what each learns from."""
+        """Return the mean PPO loss of the heads, each over the transitions it learns from."""
         context = self.context
         log_probs = self.log_probs(outputs)
         ratio = (of_actions(log_probs, batch["actions"]) - batch["head_log_probs"]).exp()
         importance = (batch["head_log_probs"] - batch["action_logp"].unsqueeze(1)).exp()
         advantages = batch["advantages"].unsqueeze(1)
-        clipped = ratio.clamp(1 - context.clip_param, 1 + context.clip_param)
+        clipped = ratio.clamp(1 - context.training.clip_param, 1 + context.training.clip_param)
         policy = -importance * torch.min(advantages * ratio, advantages * clipped)
         values = self._value.each(outputs["embeddings"]).squeeze(2)
         value = (values - batch["value_targets"].unsqueeze(1)).square()
-        loss = policy + context.vf_loss_coeff * value - context.entropy_coeff * entropy(log_probs)
+        loss = policy + context.training.vf_loss_coeff * value - context.training.entropy_coeff * entropy(log_probs)
         masks = batch["head_masks"]
         return (masks * loss).sum() / masks.sum().clamp(min=1)
 
     def act(self, outputs: Mapping[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Draw from the geometric mean of the heads' policies.
 
-        A greedy evaluation has ruled out all actions but the mixture's first choice, and they stay ruled out.
+        A greedy evaluation leaves only the mixture's first choice. The other actions stay ruled out.
         """
         agreed = self.log_probs(outputs).mean(dim=1)
         agreed = agreed.masked_fill(outputs["action_dist_inputs"] == -torch.inf, -torch.inf)
@@ -147,8 +146,8 @@ def entropy(log_probs: Tensor) -> Tensor:
 def disagreement(log_probs: Tensor) -> Tensor:
     """Return how much the heads disagree in nats, ``float32[...]`` of ``float32[..., num_heads, num_actions]``.
 
-    The entropy of the mixture less the heads' mean entropy: what knowing the head would tell of the action (Houlsby et
-    al. 2011, "Bayesian Active Learning for Classification and Preference Learning", equation 2). It lies in
+    This is the entropy of the mixture minus the heads' mean entropy: the mutual information of head and action (Houlsby
+    et al. 2011, "Bayesian Active Learning for Classification and Preference Learning", equation 2). It lies in
     [0, log num_heads].
     """
     return entropy(mixture(log_probs)) - entropy(log_probs).mean(dim=-1)

@@ -1,20 +1,20 @@
 """Hindsight: goal conditioning in which some episodes are relabelled with another goal that they happened to achieve.
 
-After hindsight experience replay (Andrychowicz et al. 2017, section 3.2, strategy *episode* of section 4.5), brought to
-an on-policy learner as in hindsight policy gradients (Rauber et al. 2019). What must be put right there:
+It follows hindsight experience replay (Andrychowicz et al. 2017, section 3.2, strategy *episode* of section 4.5). The
+learner here is on-policy, as in hindsight policy gradients (Rauber et al. 2019). That needs three corrections:
 
-- The actions were drawn for the goal told before, g, and are learned from as if for another, g'. The trainer recomputes
-  log-probabilities under g', so that PPO's ratio begins at 1. Each relabelled transition therefore weighs
-  π(a|s, g') / π(a|s, g) in the update, and later steps enter its advantage only with their own ratios (per-decision
-  importance sampling: Rauber et al. 2019, theorem 4.2). Both are truncated at 1, as in V-trace (Espeholt et al. 2018,
-  equation 1). Like V-trace this leaves the distribution of states as it was under g.
-- Where g' ends an episode, the relabelled one ends when g' was first achieved, and what came after carries no weight.
-  Where only g did, the episode was cut short and counts as truncated.
-- A relabelled episode is lost to g, and those are the ones that achieved something else. The episodes that could have
-  been relabelled and were not weigh 1 / (1 − share), so that g is learned from an unbiased sample.
+- **Importance.** The actions were drawn for the original goal g and are learned from as if for another goal g'. The
+  trainer recomputes log-probabilities under g', so PPO's ratio starts at 1. Each relabelled transition is therefore
+  weighted by π(a|s, g') / π(a|s, g) in the update. Later steps enter its advantage only with their own ratios
+  (per-decision importance sampling: Rauber et al. 2019, theorem 4.2). Both are truncated at 1, as in V-trace (Espeholt
+  et al. 2018, equation 1). As in V-trace, the distribution of states stays as it was under g.
+- **Ends of episodes.** If g' ends an episode, the relabelled one ends when g' was first achieved, and later steps have
+  no weight. If only g ended it, the episode was cut short and counts as truncated.
+- **Bias.** Relabelled episodes are lost to g, and they are the ones that achieved something else. So episodes that
+  could have been relabelled but were not are weighted by 1 / (1 − share). Then g is learned from an unbiased sample.
 
-What is left: no episode is relabelled with a goal that it did *not* achieve, so that values of relabelled goals are too
-hopeful. HER accepts the same.
+One bias remains. No episode is relabelled with a goal that it did *not* achieve, so values of relabelled goals are too
+high. HER accepts the same.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from .goal_multi import GoalMulti
 class GoalHindsight(GoalMulti):
     """Goal conditioning with hindsight relabelling.
 
-    An episode is relabelled as far as it lies within one rollout.
+    Only the part of an episode within one rollout is relabelled.
 
     Args:
-        share: of the episodes that achieved another candidate goal than their own, how many are relabelled, in [0, 1).
-            HER replays four relabelled transitions for each one as it was (section 4.5), but keeps both; here the
-            relabelled one takes the other's place.
+        share: of the episodes that achieved another candidate goal than their own, the share to relabel, in [0, 1).
+            HER replays four relabelled transitions for each original one (section 4.5) and keeps both. Here the
+            relabelled one replaces the original.
     """
 
     paper = "Andrychowicz et al. 2017, Hindsight Experience Replay"
@@ -51,9 +51,9 @@ class GoalHindsight(GoalMulti):
             raise ValueError(f"share is {share!r}; give a number in [0, 1)")
         self.share = share
         self._relabelled: Tensor
-        """``bool[T, N]``: transitions of the present rollout that are told another goal."""
+        """``bool[T, N]``: transitions of the current rollout that get another goal."""
         self._weights: Tensor
-        """``float32[T, N]``: of its transitions, but for the importance of the relabelled ones."""
+        """``float32[T, N]``: weights of its transitions, without the importance of the relabelled ones."""
 
     def relabel(self, rollout: Rollout) -> Rollout:
         told, events = rollout.told_goals, rollout.events
@@ -66,7 +66,7 @@ class GoalHindsight(GoalMulti):
         terminal = torch.tensor(self.context.terminal_goals, device=told.device)
         reached = torch.where(event & terminal[fresh], step, len(told)).flatten()
         end = torch.full_like(other, len(told)).scatter_reduce(0, episode.flatten(), reached, "amin")[episode]
-        """Where the fresh goal ends each episode; past the rollout's end where it does not."""
+        """The step at which the new goal ends each episode; past the rollout's end if it does not."""
         relabelled = chosen[episode] & (step <= end)
         ended_before = rollout.terminated & old_event & terminal[told]
         terminated = (step == end) | (rollout.terminated & ~ended_before)
@@ -83,11 +83,11 @@ class GoalHindsight(GoalMulti):
         return rollout
 
     def _choose(self, rollout: Rollout, episode: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return which episodes could be relabelled, which are, and with what: ``[num_episodes]`` each.
+        """Return which episodes could be relabelled, which are, and with which goal: ``[num_episodes]`` each.
 
         Args:
             rollout: as it was played.
-            episode: the number of each transition's episode, ``int64[T, N]``.
+            episode: the episode number of each transition, ``int64[T, N]``.
         """
         context, num_episodes = self.context, int(episode.max()) + 1
         achieved = torch.zeros(num_episodes, context.num_goals, device=episode.device)
@@ -103,11 +103,11 @@ class GoalHindsight(GoalMulti):
         return eligible, eligible & (draws < self.share), other
 
     def sample_weights(self, rollout: Rollout) -> Tensor:
-        """Weigh relabelled transitions by their truncated importance, and what came after the goal by nothing."""
+        """Weight relabelled transitions by their truncated importance, and steps after the goal by 0."""
         return self._weights * torch.where(self._relabelled, rollout.importance.clamp(max=1.0), 1.0)
 
 
 def episode_numbers(done: Tensor) -> Tensor:
-    """Number the episodes of a rollout by where each transition belongs, ``int64[T, N]`` of ``bool[T, N]`` ends."""
+    """Return each transition's episode number, ``int64[T, N]``, from the episodes' ends, ``bool[T, N]``."""
     ended_before = done.cumsum(dim=0) - done.long()
     return ended_before * done.shape[1] + torch.arange(done.shape[1], device=done.device)

@@ -1,6 +1,6 @@
-"""What the goal-conditioned mitigations share: the told goal as a part of the agent's input.
+"""Shared by the goal-conditioned mitigations: the goal is part of the agent's input.
 
-After universal value function approximators (Schaul et al. 2015).
+It follows universal value function approximators (Schaul et al. 2015).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from goalposts import Knowledge, Mitigation
 
 
 class GoalInput(Mitigation):
-    """Appends the told goal to the observation."""
+    """Appends the goal to the observation."""
 
     uses = frozenset({Knowledge.GOAL_INPUT})
     author = "Goalposts"
@@ -20,9 +20,9 @@ class GoalInput(Mitigation):
     paper = "Schaul et al. 2015, Universal Value Function Approximators"
 
     def observe(self, observation: Tensor, told_goal: Tensor | None) -> Tensor:
-        """Append the goal as a one-hot vector; to an image, as a channel whose k-th pixel says goal k.
+        """Append the goal as a one-hot vector; to an image, as a channel whose k-th pixel stands for goal k.
 
-        What says so is as bright as the observation's type can be: 255 among bytes, 1 elsewhere.
+        That entry has the greatest value of the observation's type: 255 for bytes, 1 otherwise.
         """
         assert told_goal is not None
         if observation.dim() == 2:

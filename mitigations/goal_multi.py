@@ -1,6 +1,6 @@
-"""Goal conditioning: episodes are rewarded for one of several candidate goals, and the agent is told which.
+"""Goal conditioning: each episode is rewarded for one of several candidate goals, and the agent sees which.
 
-After universal value function approximators (Schaul et al. 2015): at test it is told the aligned goal.
+It follows universal value function approximators (Schaul et al. 2015). At test the input is the aligned goal.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .goal_input import GoalInput
 
 
 class GoalMulti(GoalInput):
-    """Draws each episode's goal uniformly from the aligned and the candidate goals that its level allows."""
+    """Draws each episode's goal uniformly from the aligned goal and the candidates that are possible on its level."""
 
     uses = frozenset({Knowledge.GOAL_INPUT, Knowledge.CANDIDATE_REWARDS})
 

@@ -1,8 +1,8 @@
 """Goal position randomization: in a share of the training levels the goal alone is moved.
 
-Langosco et al. 2022, "Goal Misgeneralization in Deep Reinforcement Learning", section 3.1: CoinRun with the coin at
-random in a small share of the levels. Everything else in a level stays as the training distribution has it, at the
-suite's own rate of randomized levels.
+Langosco et al. 2022, "Goal Misgeneralization in Deep Reinforcement Learning", section 3.1, place the coin of CoinRun at
+random in a small share of the levels. Everything else in a level stays as in the training distribution. That
+distribution keeps the suite's own rate of randomized levels.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from goalposts import Knowledge, Levels, Mitigation, Task
 
 
 class GoalPositionRandomization(Mitigation):
-    """Moves the goal in levels that come as they would.
+    """Moves the goal in a share of the ordinary levels.
 
-    It applies where training fixes the goal's place; where it lies anywhere already, nothing would change.
+    It applies to tasks whose training fixes the goal's place. Elsewhere nothing would change.
 
     Args:
         rate: probability that the goal of a training level is moved, in [0, 1].

@@ -1,4 +1,4 @@
-"""The control of goal conditioning: the goal is an input, but always the same one."""
+"""The control for goal conditioning: the goal is an input, but always the same one."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from .goal_input import GoalInput
 
 
 class GoalTold(GoalInput):
-    """Tells every episode the aligned goal: an input that never varies cannot teach what it means."""
+    """Gives every episode the aligned goal as input. An input that never varies cannot teach its meaning."""

@@ -1,13 +1,14 @@
 """The level buffer of prioritized level replay.
 
-Jiang et al. 2021a, "Prioritized Level Replay", section 3, has the replay distribution; Jiang et al. 2021b,
-"Replay-Guided Adversarial Environment Design", the update of a full buffer. Both take one level at a time; here a
-rollout's levels are taken together, as in JaxGMG: a batch is drawn without replacement, and a batch competes to enter.
+The replay distribution is from Jiang et al. 2021a, "Prioritized Level Replay", section 3. The update of a full buffer
+is from Jiang et al. 2021b, "Replay-Guided Adversarial Environment Design". Both papers take one level at a time. Here
+the levels of a rollout go together, as in JaxGMG: a batch is drawn without replacement, and a batch competes to enter.
 
-That changes what the temperature does. At the published β of 0.1 or 0.3 nearly all of P_S lies on the first few ranks;
-a batch of hundreds takes these and then fills up by staleness, so that it is close to an even draw from the buffer
-(of 256 out of 1,000 levels the mean rank is the 50th percentile at β = 0.1 and the 37th at β = 1). What prioritizes is
-then which levels enter the buffer and stay. Drawn one by one, with replacement, most of a batch would be one level.
+This changes what the temperature does. At the published β of 0.1 or 0.3 nearly all of P_S lies on the first few ranks.
+A batch of hundreds takes these ranks and then fills up by staleness, so it is close to a uniform draw from the buffer.
+(For 256 of 1,000 levels the mean rank is the 50th percentile at β = 0.1 and the 37th at β = 1.) Then priority comes
+from which levels enter the buffer and stay. If levels were drawn one by one, with replacement, most of a batch would be
+one level.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ _COLUMNS = ("scores", "best_returns", "last_played")
 
 
 class LevelBuffer:
-    """Levels, no two alike, with their scores, the best return on each and when each was last played.
+    """Distinct levels, each with its score, its best return and the time it was last played.
 
     Args:
         capacity: greatest number of levels.
-        temperature: β > 0; the lower, the more the best-ranked levels prevail.
+        temperature: β > 0; a lower value favours the best-ranked levels more.
         staleness_coeff: ρ in [0, 1], the share of the staleness distribution in the mixture.
-        device: where its levels are.
+        device: of its levels.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class LevelBuffer:
         self.last_played = torch.zeros(0, dtype=torch.int64, device=device)
         """``int64[size]``, on the clock of :attr:`time`."""
         self.time = 0
-        """Batches played so far."""
+        """Number of batches played so far."""
         self._hashes = torch.zeros(0, dtype=torch.int64, device=device)
         """``int64[size]``"""
 
@@ -55,15 +56,15 @@ class LevelBuffer:
         return len(self.scores)
 
     def check_capacity(self, num_levels: int) -> None:
-        """Raise ``ValueError`` if a batch of ``num_levels`` has no room."""
+        """Raise ``ValueError`` if a batch of ``num_levels`` does not fit."""
         if self.capacity < num_levels:
             raise ValueError(f"buffer_size is {self.capacity}; give at least {num_levels}, a rollout's levels")
 
     def probabilities(self) -> Tensor:
         """Return the replay distribution (1 − ρ)·P_S + ρ·P_C over the buffer, ``float64[size]``.
 
-        Jiang et al. 2021a: P_S ∝ (1 / rank)^(1/β) with the greatest score at rank 1 (equation 3), and P_C ∝ c − C_i
-        (equation 4), the time since level i was last played: 0 for the batch just played, 1 for the one before it.
+        Jiang et al. 2021a: P_S ∝ (1 / rank)^(1/β), with the greatest score at rank 1 (equation 3). P_C ∝ c − C_i
+        (equation 4), the time since level i was last played: 0 for the latest batch, 1 for the one before it.
         """
         ranks = torch.empty_like(self.scores, dtype=torch.float64)
         order = self.scores.argsort(descending=True, stable=True)
@@ -84,7 +85,7 @@ class LevelBuffer:
         return torch.multinomial(weights, num_levels, replacement=False, generator=generator)
 
     def best_ever(self, levels: Levels, best_returns: Tensor) -> Tensor:
-        """Return the greater of ``best_returns`` and what the buffer remembers of each level, ``float32[n]``."""
+        """Return the greater of ``best_returns`` and the buffer's best return of each level, ``float32[n]``."""
         rows = self._find(levels.hashes())
         known = rows >= 0
         result = best_returns.clone()
@@ -92,11 +93,11 @@ class LevelBuffer:
         return result
 
     def record(self, levels: Levels, scores: Tensor, best_returns: Tensor) -> None:
-        """Take note of a batch that was played.
+        """Record a batch that was played.
 
-        Levels that are in the buffer get their new scores. The others enter while there is room; then each batch of
-        them is pooled with as many levels of the least replay probability, and the highest scores of the pool stay
-        (Jiang et al. 2021b, the update rule of the buffer in the appendix). A level that a batch has twice counts once.
+        Levels in the buffer get their new scores. The others enter while there is room. After that, the batch is pooled
+        with equally many levels of the lowest replay probability, and the highest scores of the pool stay (Jiang et al.
+        2021b, the update rule of the buffer in the appendix). A level that occurs twice in a batch counts once.
 
         Args:
             levels: ``n`` levels, at most ``capacity``.
@@ -117,7 +118,7 @@ class LevelBuffer:
         self._write(places, levels[new], hashes[new], scores[new], best_returns[new])
 
     def _find(self, hashes: Tensor) -> Tensor:
-        """Return the row of each level, ``int64[n]``; -1 where the buffer does not hold it."""
+        """Return the row of each level, ``int64[n]``; -1 if the buffer does not hold it."""
         if not len(self):
             return torch.full_like(hashes, -1)
         known, order = self._hashes.sort()
@@ -125,7 +126,7 @@ class LevelBuffer:
         return torch.where(known[place] == hashes, order[place], -1)
 
     def _places(self, scores: Tensor) -> Tensor:
-        """Return the row that each level with one of ``scores`` takes, ``int64[n]``; -1 where it does not enter."""
+        """Return the row for each level of ``scores``, ``int64[n]``; -1 if it does not enter."""
         count = len(scores)
         free = torch.arange(len(self), min(len(self) + count, self.capacity), device=scores.device)
         num_rivals = count - len(free)
@@ -145,7 +146,7 @@ class LevelBuffer:
             setattr(self, name, torch.cat([column, column.new_zeros(len(levels))]))
 
     def _write(self, rows: Tensor, levels: Levels, hashes: Tensor, scores: Tensor, best_returns: Tensor) -> None:
-        """Put levels just played into ``rows``, in place: what a batch costs does not grow with the buffer."""
+        """Put levels just played into ``rows``, in place. The cost of a batch does not grow with the buffer."""
         written = levels.tensors()
         for name, tensor in ({} if self.levels is None else self.levels.tensors()).items():
             tensor[rows] = written[name]
@@ -162,7 +163,7 @@ class LevelBuffer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], levels_type: type[Levels]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         device = self.scores.device
         levels = {name: tensor.to(device, copy=True) for name, tensor in state["levels"].items()}
         self.levels = levels_type.from_tensors(levels) if levels else None
@@ -173,7 +174,7 @@ class LevelBuffer:
 
 
 def _first_copies(hashes: Tensor) -> Tensor:
-    """Return the rows of the different ones among ``hashes``, each where it comes first, ``int64[m]`` in order."""
+    """Return the row of the first copy of each distinct hash, ``int64[m]`` in ascending order."""
     different, group = hashes.unique(return_inverse=True)
     rows = torch.arange(len(hashes), device=hashes.device)
     first = torch.full_like(different, len(hashes)).scatter_reduce(0, group, rows, "amin")

@@ -1,4 +1,4 @@
-"""The baseline: trains on the levels of its disambiguation rate as they come."""
+"""The baseline: trains on ordinary levels of its disambiguation rate."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Robust prioritized level replay: trains on the levels of high regret, and on them alone.
+"""Robust prioritized level replay: trains on levels of high regret alone.
 
-Jiang et al. 2021b, "Replay-Guided Adversarial Environment Design", algorithm 1 (PLR⊥). An iteration plays either new
-levels of the training distribution, whose transitions carry no gradient, or levels replayed from the buffer, which do.
-All enter the buffer with an estimate of their regret, and all their steps count.
+Jiang et al. 2021b, "Replay-Guided Adversarial Environment Design", algorithm 1 (PLR⊥). An iteration plays one of two
+kinds of levels. New levels of the training distribution carry no gradient. Levels replayed from the buffer do. All
+enter the buffer with an estimate of their regret, and all their steps count.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from .regret import ESTIMATES, episode_returns
 class Plr(Mitigation):
     """Robust prioritized level replay.
 
-    The defaults are those published for mazes: the paper's table of hyperparameters, and the released configuration
-    ``mg_25b_robust_plr`` of facebookresearch/dcd. The paper scores levels by this estimate, or by the maximum Monte
-    Carlo one, of which ``max_latest`` is the later form.
+    The defaults are those published for mazes. Their sources are the paper's table of hyperparameters and the released
+    configuration ``mg_25b_robust_plr`` of facebookresearch/dcd. The paper scores levels by the default estimate, or by
+    maximum Monte Carlo; ``max_latest`` is a later form of the latter.
     """
 
     author = "Goalposts"
@@ -40,13 +40,13 @@ class Plr(Mitigation):
     }
 
     regret: str = "positive_value_loss"
-    """The estimate that scores a level: ``positive_value_loss``, ``max_latest`` or, with ``planner``, ``oracle``."""
+    """The estimate that scores a level: ``positive_value_loss``, ``max_latest``, or ``oracle`` (needs ``planner``)."""
     replay_probability: float = 0.5
-    """p: how often an iteration that may replay does."""
+    """p: probability that an iteration replays, once it may."""
     buffer_size: int = 4000
-    """K: levels kept."""
+    """K: number of levels kept."""
     fill_share: float = 0.5
-    """Share of the buffer that is filled before the first replay."""
+    """Share of the buffer that must be filled before the first replay."""
     temperature: float = 0.1
     """β of the rank prioritization."""
     staleness_coeff: float = 0.3
@@ -58,16 +58,16 @@ class Plr(Mitigation):
         if self.regret == "oracle" and Knowledge.PLANNER not in self.uses:
             raise ValueError("regret 'oracle' needs 'planner' in 'uses'; take 'plr_oracle' or 'accel_oracle' instead")
         self.phase = "new"
-        """What the running iteration plays: ``new`` or ``replay``."""
+        """What the current iteration plays: ``new`` or ``replay``."""
         self.replayed = torch.zeros(0, dtype=torch.int64)
-        """Rows of the buffer that were replayed last."""
+        """Buffer rows of the latest replay."""
 
     def setup(self, context: Context) -> None:
         super().setup(context)
         device = context.generator.device
         self.buffer = LevelBuffer(self.buffer_size, self.temperature, self.staleness_coeff, device)
-        self.buffer.check_capacity(context.num_envs)
-        ready = max(int(self.fill_share * self.buffer_size), context.num_envs)
+        self.buffer.check_capacity(context.training.num_envs)
+        ready = max(int(self.fill_share * self.buffer_size), context.training.num_envs)
         self._ready_size = min(ready, self.buffer_size)
 
     def sample_levels(self, num_levels: int) -> Levels:
@@ -84,19 +84,19 @@ class Plr(Mitigation):
         return float(torch.rand(1, generator=generator, device=generator.device)) < self.replay_probability
 
     def replayed_levels(self) -> Levels:
-        """Return the levels that were replayed last."""
+        """Return the levels of the latest replay."""
         assert self.buffer.levels is not None
         return self.buffer.levels[self.replayed]
 
     def after_rollout(self, rollout: Rollout) -> None:
         """Score the levels and record them."""
-        returns = episode_returns(rollout.rewards, rollout.done, self.context.gamma)
+        returns = episode_returns(rollout.rewards, rollout.done, self.context.training.gamma)
         returns = returns._replace(best=self.buffer.best_ever(rollout.levels, returns.best))
         scores = ESTIMATES[self.regret](self.context, rollout, returns)
         self.buffer.record(rollout.levels, scores, returns.best)
 
     def sample_weights(self, rollout: Rollout) -> Tensor:
-        """Give weight to replayed levels alone."""
+        """Weight replayed levels by 1 and others by 0."""
         return torch.full_like(rollout.rewards, 1.0 if self.phase == "replay" else 0.0)
 
     def state_dict(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Plr(Mitigation):
 
 @dataclasses.dataclass(eq=False)
 class PlrOracle(Plr):
-    """Robust prioritized level replay that is told the greatest return of each level."""
+    """Robust prioritized level replay that knows the optimal return of each level."""
 
     uses = Plr.uses | {Knowledge.PLANNER}
     regret: str = "oracle"

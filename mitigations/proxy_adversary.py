@@ -1,15 +1,20 @@
-"""Proxy adversary: searches for the levels on which the agent serves an anticipated proxy instead of the goal.
+"""Proxy adversary: searches for levels on which the agent serves an anticipated proxy instead of the goal.
 
-A method of our own. A level's score says how far the two come apart for the current agent: the discounted return that
-its episodes would have earned had they been rewarded for a proxy, for the proxy that earns most, minus what they earned
-for the goal. It is positive where the agent mistakes the proxy for the goal, 0 where it serves both at once or neither,
-and negative where it serves the goal alone. No critic and no planner is asked: goals are compared by their events.
+This is our own method. A level's score is the discounted return that the agent's episodes would have earned for a proxy
+minus the return they earned for the goal. With several proxies, the one that earns most counts. The score is positive
+if the agent mistakes the proxy for the goal, 0 if it serves both at once or neither, and negative if it serves the goal
+alone. It needs no critic and no planner, because goals are compared by their events.
 
-Every rollout plays three kinds of levels side by side: new ones of the training distribution; levels replayed from a
-buffer of those scored before, by rank and staleness as in prioritized level replay (Jiang et al. 2021a); and one edited
-child of each replayed level (unrestricted edits, as in Parker-Holder et al. 2022). All are trained on and scored, and
-all enter the buffer if their score is high enough. The children are trained on because the levels that mislead the
-agent most hold no reward that it would ever find; among their neighbours are some that do.
+Every rollout plays three kinds of levels side by side:
+
+- new levels of the training distribution;
+- levels replayed from a buffer of scored levels, by rank and staleness as in prioritized level replay (Jiang et al.
+  2021a);
+- one edited child of each replayed level (unrestricted edits, as in Parker-Holder et al. 2022).
+
+All are trained on and scored, and enter the buffer if their score is high enough. The agent would never find a reward
+on the levels that mislead it most. Some of their children hold a reward that it does find, so it trains on the children
+too.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ from .regret import episode_returns
 
 @dataclasses.dataclass(eq=False)
 class ProxyAdversary(Mitigation):
-    """Trains on new levels and on those found, by editing, to set an anticipated proxy against the goal."""
+    """Trains on new levels, and on levels found by editing that set an anticipated proxy against the goal."""
 
     uses = frozenset({Knowledge.PROXY_GOALS, Knowledge.LEVEL_EDITOR, Knowledge.LEVEL_GENERATOR})
     author = "Goalposts"
@@ -42,9 +47,9 @@ class ProxyAdversary(Mitigation):
     }
 
     replay_share: float = 0.25
-    """Share of each rollout's levels that are replayed; as many are their children, the rest are new."""
+    """Share of each rollout's levels that are replayed. Equally many are their children, and the rest are new."""
     buffer_size: int = 1000
-    """Levels kept."""
+    """Number of levels kept."""
     temperature: float = 0.3
     """β of the rank prioritization."""
     staleness_coeff: float = 0.3
@@ -60,7 +65,7 @@ class ProxyAdversary(Mitigation):
         super().setup(context)
         device = context.generator.device
         self.buffer = LevelBuffer(self.buffer_size, self.temperature, self.staleness_coeff, device)
-        self.buffer.check_capacity(context.num_envs)
+        self.buffer.check_capacity(context.training.num_envs)
 
     def sample_levels(self, num_levels: int) -> Levels:
         num_replayed = min(int(self.replay_share * num_levels), len(self.buffer))
@@ -75,7 +80,7 @@ class ProxyAdversary(Mitigation):
 
     def after_rollout(self, rollout: Rollout) -> None:
         """Score the levels and record them."""
-        gamma = self.context.gamma
+        gamma = self.context.training.gamma
         earned = episode_returns(rollout.events[..., 0].float(), rollout.done, gamma)
         forgone = torch.stack(
             [
@@ -93,9 +98,9 @@ class ProxyAdversary(Mitigation):
 
 
 def _rewards(rollout: Rollout, goal: int, terminal: bool) -> Tensor:
-    """Return what each step would have earned had the episode been rewarded for ``goal``, ``float32[T, N]``.
+    """Return the reward of each step if the episode were rewarded for ``goal``, ``float32[T, N]``.
 
-    Where the goal is ``terminal`` its first event would have ended the episode, so that what follows earns nothing.
+    If the goal is ``terminal``, its first event would have ended the episode. Later steps then earn nothing.
     """
     rewards = rollout.events[..., goal].float()
     if not terminal:

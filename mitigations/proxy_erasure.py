@@ -1,18 +1,20 @@
-"""Proxy erasure: what a linear probe could read of a feared proxy is removed from what the trunk represents.
+"""Proxy erasure: removes from the trunk's representation what a linear probe could read about an anticipated proxy.
 
-A game of two (Ravfogel et al. 2022, "Linear Adversarial Concept Erasure", section 3): a linear probe predicts the
-discounted number of the proxy's events to come, and the trunk is trained to leave it nothing to predict them by. The
-probe's side is solved exactly, by least squares on each minibatch, so that the trunk descends on the share of variance
-that the *best* probe explains. It is 0 exactly where embeddings and target do not covary, which is what it means that
-no linear probe beats a constant (Belrose et al. 2023, "LEACE", section 3). The published alternatives fit less well: a
-projection (INLP, LEACE) erases from a representation that stands still, and a probe that learns along behind a
-gradient reversal layer (Ganin et al. 2016) lags, so that the trunk fools it and hides nothing: in this method's toy
-test a fresh probe then still explained .99. The schedule of that paper is kept.
+It is a game of two players (Ravfogel et al. 2022, "Linear Adversarial Concept Erasure", section 3). A linear probe
+predicts the discounted number of future proxy events. The trunk is trained so that the probe cannot predict them.
 
-What to expect is harm. Where training episodes achieve goal and proxy together, one cannot be erased without the
-other; and where they come apart, an agent that cannot represent that the proxy is coming cannot learn to let it be. On
-``corner`` at α = .1 (quick suite, seed 0) it took goal fidelity from .97 to .01, and as low when only those events were
-erased at which the proxy came without the goal.
+The probe is solved exactly, by least squares on each minibatch. So the trunk minimizes the share of variance that the
+*best* probe explains. This share is 0 exactly if embeddings and target do not covary, and then no linear probe beats a
+constant (Belrose et al. 2023, "LEACE", section 3).
+
+The published alternatives fit less well. A projection (INLP, LEACE) erases from a fixed representation. A probe that
+learns behind a gradient reversal layer (Ganin et al. 2016) lags: the trunk fools it and hides nothing. In this method's
+toy test a fresh probe then still explained .99. The schedule of that paper is kept.
+
+Expect harm. If training episodes achieve goal and proxy together, one cannot be erased without the other. If they come
+apart, an agent that cannot represent that the proxy is coming cannot learn to avoid it. On ``corner`` at α = .1 (quick
+suite, seed 0) erasure reduced goal fidelity from .97 to .01. It was as low when only those proxy events were erased
+that came without the goal.
 """
 
 from __future__ import annotations
@@ -27,17 +29,17 @@ from torch import Tensor
 from goalposts import Knowledge, Mitigation, Rollout
 
 STEEPNESS = 10.0
-"""Of the schedule: γ of Ganin et al. 2016, section 5.2.2."""
+"""γ of the schedule (Ganin et al. 2016, section 5.2.2)."""
 RIDGE = 0.01
-"""Of the probe, in units of the embeddings' mean variance: what it may not read amplified noise off."""
+"""Ridge of the probe, in units of the embeddings' mean variance. It keeps the probe from amplifying noise."""
 
 
 class ProxyErasure(Mitigation):
-    """Adds the variance that a linear probe of the proxies explains on the trunk to the loss.
+    """Adds to the loss the variance of proxy events that a linear probe on the trunk explains.
 
     Args:
         strength: weight of the loss at the end of training; 1 as in Ganin et al. 2016.
-        discount: of the proxy events that the probe predicts, in [0, 1).
+        discount: per step, of the proxy events that the probe predicts, in [0, 1).
     """
 
     uses = frozenset({Knowledge.PROXY_GOALS})
@@ -60,11 +62,11 @@ class ProxyErasure(Mitigation):
 
     @property
     def weight(self) -> float:
-        """Of the loss in the present update: 0 at the start of training, nearly ``strength`` at its end."""
-        return self.strength * schedule(self._env_steps / self.context.env_steps)
+        """Weight of the loss in the current update: 0 at the start of training, nearly ``strength`` at its end."""
+        return self.strength * schedule(self._env_steps / self.context.training.env_steps)
 
     def batch_columns(self, rollout: Rollout) -> Mapping[str, Tensor]:
-        """Return what the probe is to predict, and for which transitions that is known."""
+        """Return the targets of the probe, and for which transitions they are known."""
         events = rollout.events[:, :, list(self.context.proxy_goals)]
         returns, known = event_returns(events, rollout.done, self.discount)
         return {"proxy_returns": returns, "proxy_known": known}
@@ -90,7 +92,7 @@ def explained_variance(features: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         features: ``float32[n, d]``
-        targets: ``float32[n, k]``; those that do not vary count as unexplained.
+        targets: ``float32[n, k]``; constant targets count as unexplained.
     """
     if len(features) < 2:
         return features.sum() * 0.0
@@ -104,12 +106,12 @@ def explained_variance(features: Tensor, targets: Tensor) -> Tensor:
 
 
 def event_returns(events: Tensor, done: Tensor, discount: float) -> tuple[Tensor, Tensor]:
-    """Return the discounted events from each step to its episode's end, and where that end lies in the rollout.
+    """Return the discounted events from each step to its episode's end, and whether that end is in the rollout.
 
     Args:
         events: ``bool[T, N, num_events]``
         done: ``bool[T, N]``
-        discount: of an event a step later.
+        discount: factor for an event one step later.
 
     Returns:
         ``float32[T, N, num_events]`` and ``bool[T, N]``.

@@ -1,8 +1,8 @@
-"""Regret estimates: how far the agent's return on a level stays behind the best that can be had there.
+"""Regret estimates: the gap between the agent's return on a level and the best possible return there.
 
-A rollout scores each level as a whole: every environment plays one level, again and again (``restart_rollouts``).
-Returns are those of complete episodes. The episode that the rollout's end cuts off is left out, as it would pass for a
-failure; only where no episode was completed does the one begun stand for all, judged by what it has earned so far.
+A rollout scores each level as a whole: every environment plays one level repeatedly (``restart_rollouts``). Returns are
+those of complete episodes. The episode that the rollout's end cuts off is left out, because it would look like a
+failure. If no episode was completed, the unfinished one counts with what it has earned so far.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Returns(NamedTuple):
     """Discounted returns on each level."""
 
     mean: Tensor
-    """``float32[N]``: of the latest rollout's episodes."""
+    """``float32[N]``: over the latest rollout's episodes."""
     best: Tensor
-    """``float32[N]``: the greatest of them; or the greatest ever seen, where a buffer remembers it."""
+    """``float32[N]``: the greatest of them, or the greatest ever seen if a buffer remembers it."""
 
 
 def episode_returns(rewards: Tensor, done: Tensor, gamma: float) -> Returns:
@@ -32,7 +32,7 @@ def episode_returns(rewards: Tensor, done: Tensor, gamma: float) -> Returns:
 
     Args:
         rewards: ``float32[T, N]``.
-        done: ``bool[T, N]``, where an episode ended.
+        done: ``bool[T, N]``, whether an episode ended.
         gamma: the discount factor.
     """
     running, total = torch.zeros_like(rewards[0]), torch.zeros_like(rewards[0])
@@ -51,8 +51,8 @@ def episode_returns(rewards: Tensor, done: Tensor, gamma: float) -> Returns:
 def positive_value_loss(context: Context, rollout: Rollout, returns: Returns) -> Tensor:
     """Return the mean positive part of each level's generalized advantages, ``float32[N]``.
 
-    Jiang et al. 2021b (Replay-Guided Adversarial Environment Design), section 4. It counts every step of the rollout:
-    where an episode is cut off, the critic's value stands for the rest.
+    Jiang et al. 2021b (Replay-Guided Adversarial Environment Design), section 4. It counts every step of the rollout.
+    If an episode is cut off, the critic's value stands for the rest.
     """
     return rollout.advantages.clamp(min=0).mean(dim=0)
 
@@ -60,8 +60,8 @@ def positive_value_loss(context: Context, rollout: Rollout, returns: Returns) ->
 def max_latest(context: Context, rollout: Rollout, returns: Returns) -> Tensor:
     """Return the best return ever seen on each level minus the mean of the latest, ``float32[N]``.
 
-    Abdel Sadek et al. 2025 (Mitigating Goal Misgeneralization via Minimax Regret), section 5.3: the maximum Monte Carlo
-    estimate of Jiang et al. 2021b with the latest returns in place of the critic's values.
+    Abdel Sadek et al. 2025 (Mitigating Goal Misgeneralization via Minimax Regret), section 5.3. It is the maximum Monte
+    Carlo estimate of Jiang et al. 2021b with the latest returns in place of the critic's values.
     """
     return returns.best - returns.mean
 
@@ -69,7 +69,7 @@ def max_latest(context: Context, rollout: Rollout, returns: Returns) -> Tensor:
 def oracle(context: Context, rollout: Rollout, returns: Returns) -> Tensor:
     """Return the optimal discounted return on each level minus the mean of the latest, ``float32[N]``.
 
-    Abdel Sadek et al. 2025, section 5.3, "oracle-latest"; needs ``planner``.
+    Abdel Sadek et al. 2025, section 5.3, "oracle-latest". It needs ``planner``.
     """
     return context.optimal_return(rollout.levels).float() - returns.mean
 
@@ -79,4 +79,4 @@ ESTIMATES: dict[str, Callable[[Context, Rollout, Returns], Tensor]] = {
     "max_latest": max_latest,
     "oracle": oracle,
 }
-"""The estimates by the name of the hyperparameter."""
+"""The estimates, by the value of the hyperparameter ``regret``."""

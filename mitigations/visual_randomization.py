@@ -1,34 +1,31 @@
-"""Visual randomization: the agent is to act and to value alike however its observation is coloured.
+"""Visual randomization: policy and value should not depend on the colours of the observation.
 
-Data-regularized actor-critic (DrAC: Raileanu et al. 2021, "Automatic Data Augmentation for Generalization in
+It is data-regularized actor-critic (DrAC: Raileanu et al. 2021, "Automatic Data Augmentation for Generalization in
 Reinforcement Learning", algorithm 1) with a random jitter of channels and colours (Laskin et al. 2020, "Reinforcement
-Learning with Augmented Data", section 4). Appearance alone is randomized, and in training alone: where things lie stays
-as it is, so that this helps only where the proxy is visual.
+Learning with Augmented Data", section 4). Only appearance is randomized, and only in training. Positions stay as they
+are, so this helps only if the proxy is visual.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from goalposts import Mitigation, ModuleSpec, Rollout
 
-if TYPE_CHECKING:
-    from ray.rllib.core.rl_module.torch import TorchRLModule
-
 LUMINANCE = (0.299, 0.587, 0.114)
-"""Of red, green and blue (ITU-R BT.601)."""
+"""Weights of red, green and blue (ITU-R BT.601)."""
 
 
 class VisualRandomization(Mitigation):
-    """Regularizes policy and value towards what they say of the observation as it is.
+    """Regularizes policy and value towards their outputs on the original observation.
 
     Args:
         coefficient: α_r, weight of the regularizer.
-        strength: how far each factor may be from 1, in [0, 1); DrAC's is .4 for brightness, contrast and saturation.
+        strength: largest distance of a factor from 1, in [0, 1). DrAC uses .4 for brightness, contrast and saturation.
     """
 
     author = "Goalposts"
@@ -44,11 +41,11 @@ class VisualRandomization(Mitigation):
             raise ValueError(f"strength is {strength!r}; give a number in [0, 1)")
         self.coefficient = coefficient
         self.strength = strength
-        self._module: TorchRLModule
+        self._network: nn.Module
 
-    def build_module(self, spec: ModuleSpec) -> TorchRLModule:
-        self._module = spec.build()
-        return self._module
+    def build_module(self, spec: ModuleSpec) -> nn.Module:
+        self._network = spec.build()
+        return self._network
 
     def batch_columns(self, rollout: Rollout) -> Mapping[str, Tensor]:
         """Draw each transition's factors, ``jitter`` of ``float32[T, N, num_factors]``."""
@@ -61,7 +58,7 @@ class VisualRandomization(Mitigation):
 
         The regularizers G_π and G_V of Raileanu et al. 2021, algorithm 1.
         """
-        seen = self._module.forward_train({"obs": jittered(batch["obs"], batch["jitter"])})
+        seen = self._network(jittered(batch["obs"], batch["jitter"]))
         log_probs = torch.log_softmax(outputs["action_dist_inputs"].detach(), dim=1)
         log_probs_seen = torch.log_softmax(seen["action_dist_inputs"], dim=1)
         policy = (log_probs.exp() * (log_probs - log_probs_seen)).sum(dim=1)
@@ -76,16 +73,16 @@ def _is_picture(observation: Tensor) -> bool:
 
 
 def num_factors(observation: Tensor) -> int:
-    """Return how many factors jitter ``[n, *shape]`` observations: one a channel or feature, two more for colours."""
+    """Return the number of jitter factors: one for each channel or feature, and two more for colours."""
     return observation.shape[1] + 2 * _is_picture(observation)
 
 
 def jittered(observation: Tensor, factors: Tensor) -> Tensor:
-    """Return observations in another look, ``float32[n, *shape]``; pixels are in [0, 1].
+    """Return observations with another appearance, ``float32[n, *shape]``; pixels are in [0, 1].
 
     Args:
         observation: ``[n, *shape]``, pictures, maps or vectors.
-        factors: ``float32[n, num_factors]``: the gain of each channel or feature and, of colours, contrast and
+        factors: ``float32[n, num_factors]``: the gain of each channel or feature; for colours also contrast and
             saturation.
     """
     inputs = observation.float()

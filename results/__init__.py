@@ -1,1 +1,1 @@
-"""From records to statistics, the leaderboard, its static page and the MLflow mirror."""
+"""Results: from records to statistics, the leaderboard, its static page and the MLflow mirror."""

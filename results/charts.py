@@ -1,15 +1,16 @@
-"""Geometry of the page's pictures: where marks and bars stand. The templates draw them as SVG."""
+"""Geometry of the page's pictures: positions of marks and bars. The templates draw them as SVG."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+from goalposts.benchmark.tasks.vocabulary import OUTCOMES
 from goalposts.results import wording
-from goalposts.results.leaderboard import OUTCOMES, Entry, Interval, Leaderboard
+from goalposts.results.leaderboard import Entry, Interval, Leaderboard
 
 NUM_COLOURS = 7
-"""The style sheet has this many classes ``m0``, ``m1``, …"""
+"""Number of the style sheet's classes ``m0``, ``m1``, …"""
 SHAPES = (
     "M-6,0a6,6 0 1,0 12,0a6,6 0 1,0 -12,0Z",
     "M-5.3,-5.3H5.3V5.3H-5.3Z",
@@ -29,7 +30,7 @@ _MIN_LABELLED = 30.0
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How one mitigation is drawn, the same in every picture."""
+    """The appearance of one mitigation, the same in every picture."""
 
     colour: int
     shape: str
@@ -37,14 +38,14 @@ class Style:
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """One trained agent, or the means of a mitigation's, in pixels."""
+    """One trained agent, or the means of one mitigation, in pixels."""
 
     x: float
     y: float
     style: Style
     title: str
     hollow: bool
-    """Whether it did not learn its training task."""
+    """True if the training task was not learned."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Scatter:
 
     marks: tuple[Mark, ...]
     undefined: int
-    """How many reached neither goal, so that they have no fidelity and no place."""
+    """Number of agents or entries that reached neither goal. They have no fidelity, so no position."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Segment:
     width: float
     outcome: str
     label: str
-    """Empty where there is no room."""
+    """Empty if there is no room."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Bars:
 
 
 def styles(leaderboard: Leaderboard) -> dict[str, Style]:
-    """Return the style of every mitigation; the baseline has the first."""
+    """Return the style of every mitigation; the baseline gets the first."""
     names = sorted(
         {entry.mitigation for entry in leaderboard.entries}, key=lambda name: (name != leaderboard.baseline, name)
     )
@@ -97,13 +98,13 @@ def styles(leaderboard: Leaderboard) -> dict[str, Style]:
 
 
 def position(capability: float, fidelity: float) -> tuple[float, float]:
-    """Return where in the picture an agent stands, in pixels; both arguments in [0, 1]."""
+    """Return an agent's position in the picture, in pixels; both arguments are in [0, 1]."""
     span = _SIDE - 2 * _PAD
     return round(_LEFT + _PAD + span * capability, 1), round(_TOP + _PAD + span * (1 - fidelity), 1)
 
 
 def scatter(entries: Sequence[Entry], style: dict[str, Style], task: str | None = None) -> Scatter:
-    """Place every seed of every entry, on one task or on all."""
+    """Return a mark for every seed of every entry, on one task or on all."""
     marks, undefined = [], 0
     for entry in entries:
         for name, result in entry.tasks.items():
@@ -125,7 +126,7 @@ def scatter(entries: Sequence[Entry], style: dict[str, Style], task: str | None 
 
 
 def overview(entries: Sequence[Entry], style: dict[str, Style]) -> Scatter:
-    """Place every entry by its means over tasks and seeds."""
+    """Return a mark for every entry, at its means over tasks and seeds."""
     marks, undefined = [], 0
     for entry in entries:
         if entry.capability is not None and entry.goal_fidelity is None:
@@ -141,7 +142,7 @@ def overview(entries: Sequence[Entry], style: dict[str, Style]) -> Scatter:
 
 
 def line(points: Sequence[Interval | None]) -> str:
-    """Return a curve of means in [0, 1] as an SVG path, 120 pixels wide and 32 high; gaps where there is no value."""
+    """Return a curve of means in [0, 1] as an SVG path, 120 pixels wide and 32 high. Missing values leave gaps."""
     step = 120 / max(len(points) - 1, 1)
     words, drawing = [], False
     for i, point in enumerate(points):
@@ -152,7 +153,7 @@ def line(points: Sequence[Interval | None]) -> str:
 
 
 def bars(entries: Iterable[Entry], task: str, split: str) -> Bars:
-    """Stack each entry's rates of outcomes on one split, pooled over seeds."""
+    """Return a stacked bar of each entry's outcomes on one split, pooled over seeds."""
     rows: list[Bar] = []
     for entry in entries:
         rates = entry.tasks[task].splits.get(split)

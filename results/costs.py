@@ -1,7 +1,7 @@
 """What each mitigation cost: time and memory of a cell.
 
-They are the machine's, so they are no part of the leaderboard, which is the same for equal runs; its entries have the
-steps and the regret.
+Costs depend on the machine. They are not in the leaderboard, because equal runs must give equal leaderboards. Its
+entries have the steps and the regret.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from goalposts.results.leaderboard import Leaderboard
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of the cells behind one entry; of tasks to which it does not apply the baseline's, as in its score."""
+    """Cost of the cells behind one entry; on inapplicable tasks of the baseline's cells, as in its score."""
 
     seconds: float | None
-    """Of a cell: the mean over tasks of the median over their cells, evaluation included; None where no record says."""
+    """Seconds of a cell: mean over tasks of the median over cells, with evaluation; None if a task has none."""
     memory_bytes: int | None
-    """Peak of the hungriest task, by the least of its cells: a process keeps what the cells before it took."""
+    """Peak of the task that needs most. A task's peak is its lowest cell: a process keeps memory of earlier cells."""
 
 
 def costs(leaderboard: Leaderboard, records: Iterable[Record]) -> dict[tuple[str, float], Cost]:
-    """Return what each entry cost, by mitigation and disambiguation rate."""
+    """Return the cost of each entry, by mitigation and disambiguation rate."""
     done = [record for record in records if record.status == "done"]
     found = {}
     for entry in leaderboard.entries:

@@ -1,4 +1,4 @@
-"""Curves over the disambiguation rate: how much each mitigation needs before the goal is learned."""
+"""Curves over the disambiguation rate: the rate at which each mitigation learns the goal."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from goalposts.results import wording
 from goalposts.results.leaderboard import Entry, Interval, Leaderboard
 
 FAITHFUL = 0.9
-"""The goal fidelity that counts as whole."""
+"""Goal fidelity from which on a mitigation counts as faithful."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One mitigation over all rates of the leaderboard; there are no values where it was not trained."""
+    """One mitigation over all rates of the leaderboard. It has no value at a rate without training."""
 
     mitigation: str
     alphas: tuple[float, ...]
     goal_fidelity: tuple[Interval | None, ...]
-    """At each rate; None where neither goal was reached."""
+    """At each rate; None if neither goal was reached."""
     capability: tuple[Interval | None, ...]
     seeds: tuple[int, ...]
-    """At each rate, how many have a result; 0 where it was not trained."""
+    """At each rate, the number of seeds with a result; 0 without training."""
     rated: tuple[bool, ...]
     """At each rate, whether enough seeds learned the training task."""
     fidelity_area: float | None
-    """Area under the fidelity, in [0, 1]; None where a rate has none."""
+    """Area under the fidelity, in [0, 1]; None if a rate has no fidelity."""
     capability_area: float | None
     least_alpha: float | None
-    """The least rate from which on the fidelity of rated, complete entries is at least ``FAITHFUL``, or None."""
+    """Lowest rate from which on entries are rated, complete and of fidelity ``FAITHFUL`` or more; None if none is."""
 
     def json(self) -> dict[str, Any]:
         """Return the curve as JSON values."""
@@ -41,7 +41,7 @@ class Curve:
 
 
 def curves(leaderboard: Leaderboard) -> list[Curve]:
-    """Return the curve of every mitigation, the greatest area under the fidelity first."""
+    """Return the curve of every mitigation, by decreasing area under the fidelity."""
     names = dict.fromkeys(entry.mitigation for entry in leaderboard.entries)
     at = {(entry.mitigation, entry.alpha): entry for entry in leaderboard.entries}
     found = [
@@ -72,14 +72,14 @@ def _curve(mitigation: str, alphas: Sequence[float], entries: Sequence[Entry | N
 
 
 def means(intervals: Sequence[Interval | None]) -> list[float | None]:
-    """Return the means of intervals, None for none."""
+    """Return the means of intervals; None stays None."""
     return [interval.mean if interval else None for interval in intervals]
 
 
 def area(values: Sequence[float | None]) -> float | None:
-    """Return the area under a curve by the trapezoidal rule, its rates taken as evenly spaced over [0, 1].
+    """Return the area under a curve by the trapezoidal rule, with rates evenly spaced over [0, 1].
 
-    Rates differ by orders of magnitude; spaced by their size, the last interval would be all that counts.
+    Rates differ by orders of magnitude. With their true spacing, only the last interval would count.
     """
     known = [value for value in values if value is not None]
     if len(known) < len(values) or not known:
@@ -93,9 +93,9 @@ HEADER = ("mitigation", "least α with fidelity .9", "area: fidelity", "area: ca
 
 
 def cells_of(curve: Curve, bounds: bool = False) -> tuple[str, ...]:
-    """Return the curve as text: ``HEADER``'s columns, then fidelity / capability at each rate; * where unrated.
+    """Return the curve as text: the columns of ``HEADER``, then fidelity / capability at each rate; * if unrated.
 
-    With ``bounds``, those of the fidelity follow it in parentheses.
+    With ``bounds``, the bounds of the fidelity follow it in parentheses.
     """
     points = []
     rates = zip(curve.goal_fidelity, means(curve.capability), curve.seeds, curve.rated, strict=True)
@@ -117,5 +117,5 @@ def cells_of(curve: Curve, bounds: bool = False) -> tuple[str, ...]:
 
 
 def header(leaderboard: Leaderboard) -> tuple[str, ...]:
-    """Return the header of the table that :func:`cells_of` fills."""
+    """Return the header of the table of :func:`cells_of`."""
     return (*HEADER, *(f"α = {alpha:g}" for alpha in leaderboard.alphas))

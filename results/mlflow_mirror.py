@@ -1,30 +1,32 @@
 """The MLflow mirror of a run: one parent run for its output folder, one nested run for each cell.
 
-The records are the truth; this is a copy for browsing. Only the driver writes it.
+The records are authoritative. The mirror is a copy for browsing, and only the driver writes it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from goalposts.benchmark.errors import CorruptFileError
+from goalposts.benchmark.errors import CorruptFileError, GoalpostsError
 from goalposts.benchmark.experiment.record import Record
-from goalposts.results.leaderboard import OUTCOMES, Leaderboard
+from goalposts.benchmark.files import open_regular, own_folder, set_aside
+from goalposts.benchmark.rows import read_rows
+from goalposts.benchmark.tasks.vocabulary import OUTCOMES
+from goalposts.results.leaderboard import Leaderboard
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _BATCH = 1000
-"""The most metrics that MLflow takes at once."""
+"""Largest number of metrics in one MLflow request."""
 _PARAM_BATCH = 100
 _MAX_PARAM_LENGTH = 6000
 _KEY, _KIND, _SUITE, _CELL, _EVAL = (
@@ -33,21 +35,33 @@ _KEY, _KIND, _SUITE, _CELL, _EVAL = (
 
 
 class Mirror:
-    """Writes ``mlflow.db`` and ``mlartifacts/`` in an output folder; MLflow's global state is left alone.
+    """Writes ``mlflow.db`` and ``mlartifacts/`` in an output folder, without MLflow's global state.
 
-    Opening a fresh folder creates the database schema, which takes seconds; logging is idempotent.
+    Opening a new folder creates the database schema, which takes seconds. Logging is idempotent.
     """
 
-    def __init__(self, out: Path, suite_id: str) -> None:
-        """Open the mirror of the output folder ``out``, and reopen its parent run if it has one."""
+    def __init__(self, out: Path, suite_id: str, notify: Callable[[str], None]) -> None:
+        """Open the mirror of the output folder ``out``, and reopen its parent run if it has one.
+
+        A broken database is set aside and made anew; ``notify`` is told.
+
+        Raises:
+            GoalpostsError: another program holds the database, or the disk does not let it be opened.
+        """
         self._out = out.resolve()
         self._database = self._out / "mlflow.db"
+        own_folder(self._out, "mlartifacts")
+        if "MLFLOW_TRACKING_URI" in os.environ:  # Its value may hold a password.
+            notify(f"MLFLOW_TRACKING_URI is not used; the MLflow mirror is {str(self._database)!r}.")
+        if (problem := _fault_of(self._database)) is not None:
+            name = _set_aside(self._database).name
+            notify(f"The MLflow database is broken ({problem}); it was set aside as {name!r} and is made anew.")
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         with _quiet():
             from mlflow.tracking import MlflowClient
 
             for name in ("mlflow", "alembic"):
-                logging.getLogger(name).setLevel(logging.ERROR)
+                logging.getLogger(name).setLevel(logging.CRITICAL)  # An error is raised as well, and told in one line.
             with closing(sqlite3.connect(self._database)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
             self._client = MlflowClient(tracking_uri=f"sqlite:///{self._database}")
@@ -56,11 +70,7 @@ class Mirror:
             self._mirrored = self._finished_cells()
 
     def log_cell(self, record: Record) -> None:
-        """Mirror a cell's record, its metrics and its ``record.json``, unless it is mirrored already.
-
-        Raises:
-            CorruptFileError: its ``metrics.jsonl`` is damaged.
-        """
+        """Mirror a cell's record, metrics and ``record.json``, unless the cell is mirrored already."""
         identity = (record.cell_id, record.eval_id)
         if identity in self._mirrored:
             return
@@ -69,15 +79,14 @@ class Mirror:
         with _quiet():
             run_id = self._start(_run_name(record), _cell_tags(record) | {"mlflow.parentRunId": self._parent_id})
             self._log(run_id, metrics, _params(record))
-            if (path := folder / "record.json").exists():
-                self._client.log_artifact(run_id, str(path))
+            self._log_file(run_id, folder / "record.json")
             if record.status == "done":
                 self._client.set_tag(run_id, _KEY, "true")
                 self._mirrored.add(identity)
             self._client.set_terminated(run_id, "FINISHED" if record.status == "done" else "FAILED")
 
     def log_leaderboard(self, leaderboard: Leaderboard) -> None:
-        """Put the leaderboard's summary, its file and its page on the parent run."""
+        """Log the leaderboard's summary, file and page to the parent run."""
         metrics = [
             (_key(f"{entry.mitigation}/alpha={entry.alpha:g}/{quantity}"), interval.mean, 0)
             for entry in leaderboard.entries
@@ -87,11 +96,10 @@ class Mirror:
         with _quiet():
             self._log(self._parent_id, metrics, {})
             for path in (self._out / "leaderboard.json", self._out / "site" / "index.html"):
-                if path.exists():
-                    self._client.log_artifact(self._parent_id, str(path))
+                self._log_file(self._parent_id, path)
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-        """End the parent run, which the next run on the folder reopens, and leave ``mlflow.db`` whole in one file."""
+        """End the parent run and leave ``mlflow.db`` as one complete file. The folder's next run reopens the parent."""
         with _quiet():
             self._client.set_terminated(self._parent_id, status)
         with closing(sqlite3.connect(self._database)) as connection:
@@ -113,7 +121,7 @@ class Mirror:
         return run_id
 
     def _finished_cells(self) -> set[tuple[str, str]]:
-        """Return the mirrored cells, and delete what failed or was mirrored in part: it comes again."""
+        """Return the mirrored cells, and delete failed or partial ones, which are logged again."""
         finished = set()
         for run in list(self._runs(f"tags.`{_KIND}` = 'cell'")):
             if _KEY in run.data.tags:
@@ -133,6 +141,10 @@ class Mirror:
     def _start(self, name: str, tags: Mapping[str, str]) -> str:
         return str(self._client.create_run(self._experiment_id, tags=dict(tags), run_name=name).info.run_id)
 
+    def _log_file(self, run_id: str, path: Path) -> None:
+        if path.is_file() and not path.is_symlink():
+            self._client.log_artifact(run_id, str(path))
+
     def _log(self, run_id: str, metrics: Iterable[tuple[str, float, int]], params: Mapping[str, str]) -> None:
         from mlflow.entities import Metric, Param
 
@@ -145,15 +157,50 @@ class Mirror:
             self._client.log_batch(run_id, params=texts[start : start + _PARAM_BATCH])
 
 
+def _fault_of(database: Path) -> str | None:
+    """Return why MLflow cannot use the file, such as a schema that was made in part; None if it can or it is missing.
+
+    MLflow adds its first experiment when the schema is complete.
+
+    Raises:
+        GoalpostsError: whether it can be used cannot be told, because it is locked or the disk fails.
+    """
+    try:
+        open_regular(database).close()
+        with closing(sqlite3.connect(database)) as connection:
+            experiments = connection.execute("SELECT count(*) FROM experiments").fetchone()[0]
+            return None if experiments else "its schema is incomplete"
+    except FileNotFoundError:
+        return None
+    except CorruptFileError as error:
+        return str(error)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorname in ("SQLITE_ERROR", "SQLITE_NOTADB") or "CORRUPT" in error.sqlite_errorname:
+            return str(error)
+        raise GoalpostsError(
+            f"The MLflow database {str(database)!r} cannot be opened: {error}. End the program that holds it, or free "
+            "the disk, and run the same command again."
+        ) from error
+
+
+def _set_aside(database: Path) -> Path:
+    """Rename the database and what SQLite keeps beside it, which must never meet another; return its new path."""
+    for suffix in ("-wal", "-shm", "-journal"):
+        if os.path.lexists(beside := database.with_name(database.name + suffix)):
+            set_aside(beside)
+    return set_aside(database)
+
+
 def _training_metrics(path: Path) -> Iterator[tuple[str, float, int]]:
-    if not path.exists():
+    """Yield the metrics of a cell in training; what cannot be read is dropped."""
+    try:
+        rows = read_rows(path)
+    except CorruptFileError:
         return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            step = int(row["env_steps"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptFileError(f"Line {number} of {str(path)!r} is no row of metrics: {error}.") from error
+    for row in rows:
+        if not isinstance(steps := row.get("env_steps"), int | float):
+            return
+        step = int(steps)
         for name, value in row.items():
             if name != "env_steps" and isinstance(value, int | float) and not isinstance(value, bool):
                 yield _key(f"train/{name}"), float(value), step
@@ -171,7 +218,12 @@ def _final_metrics(record: Record) -> Iterator[tuple[str, float, int]]:
 
 
 def _params(record: Record) -> dict[str, str]:
-    fields = {"cell": record.cell.model_dump(), "device": record.device, "dtype": record.dtype, "config": record.config}
+    fields = {
+        "cell": record.cell.model_dump(),
+        "device": record.device,
+        "dtype": record.dtype,
+        "config": record.config.model_dump(mode="json"),
+    }
     return {_key(name): str(value)[:_MAX_PARAM_LENGTH] for name, value in _flattened(fields)}
 
 
@@ -206,13 +258,13 @@ def _run_name(record: Record) -> str:
 
 
 def _key(name: str) -> str:
-    """Return ``name`` with only the characters and the length that MLflow allows in a key."""
+    """Return ``name`` with MLflow's allowed characters and length of a key."""
     return "".join(letter if letter.isalnum() or letter in "_-. :/" else "_" for letter in name)[:250]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ignore the deprecation warnings that MLflow's dependencies raise at each other."""
+    """Ignore deprecation warnings among MLflow's dependencies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,27 +1,41 @@
-"""Published entries: one file a mitigation with a record a line, and the leaderboard that is built from them.
+"""Published entries: a file for each mitigation with one record a line, and the leaderboard built from them.
 
-Their records may come from anybody, so every line is validated: against its checksum and the schema, what follows from
-its counts against them, and its settings and budget against the suite's. What nobody can see from a record is whether
-its counts are what came out, and whether a plugin was told no more than it declares.
+The records may come from anybody, so every line is validated. It must match its checksum and the schema. Its figures
+must follow from its counts. Its settings and budget must be the suite's. A record cannot show whether its counts are
+what really came out, nor whether a plugin had more knowledge than it declares.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
+from goalposts.benchmark.canonical import canonical_json
+from goalposts.benchmark.catalogue import task_card
 from goalposts.benchmark.errors import CorruptFileError, RequestError
 from goalposts.benchmark.experiment import record as records
 from goalposts.benchmark.experiment.record import CellKey, Record
-from goalposts.benchmark.experiment.suite import FACTORS, Factored, Suite, TaskPlan
-from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.experiment.run_folder import SUITE_FILE
+from goalposts.benchmark.experiment.suite import (
+    FACTORS,
+    Suite,
+    TaskPlan,
+    get_suite,
+    read_suite,
+    released_ids,
+    suite_toml,
+)
+from goalposts.benchmark.files import read_regular_text, write_atomically
 from goalposts.benchmark.measurement import scores
-from goalposts.benchmark.measurement.evaluation import PUBLIC_SALT, fault_of_splits, salt_commitment
+from goalposts.benchmark.measurement.counts import SplitResult
+from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
 from goalposts.benchmark.plain import one_line
 from goalposts.results.leaderboard import build_leaderboard, write_leaderboard
+
+MOST_BYTES = 256 << 20
+"""Of a published file that is read."""
 
 
 def is_published(folder: Path) -> bool:
@@ -29,22 +43,25 @@ def is_published(folder: Path) -> bool:
     return folder.is_dir() and any(folder.glob("*.jsonl"))
 
 
-def published_suite(folder: Path) -> str:
-    """Return the id of the suite whose entries a folder holds, as the first of them says.
+def published_suite(folder: Path) -> Suite:
+    """Return the suite of a folder, as named in its first entry. A suite of one's own lies beside the entries.
 
     Raises:
-        CorruptFileError: it is no record.
+        CorruptFileError: the first entry is no record.
+        RequestError: there is no such suite.
     """
     path = min(folder.glob("*.jsonl"))
     line, place = next(iter(_lines(path)), ("", f"in {str(path)!r}"))
-    return records.from_json(line, place).cell.suite
+    suite_id = records.from_json(line, place).cell.suite
+    own = folder / SUITE_FILE
+    return read_suite(own) if suite_id not in released_ids() and own.is_file() else get_suite(suite_id)
 
 
 def _lines(path: Path) -> list[tuple[str, str]]:
-    """Return the lines of a published file, each with words for its place."""
+    """Return the lines of a published file, each with a description of its place."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_regular_text(path, MOST_BYTES).splitlines()
+    except (OSError, CorruptFileError) as error:
         raise CorruptFileError(f"The published file {str(path)!r} cannot be read: {error}.") from error
     return [(line, f"in line {i} of {str(path)!r}") for i, line in enumerate(lines, start=1)]
 
@@ -53,8 +70,8 @@ def read_published(folder: Path, suite: Suite) -> list[Record]:
     """Return all published records of ``suite``, by file and in the order of their lines.
 
     Raises:
-        CorruptFileError: a line is no valid record, a file is no text, or two records do not go together; the place
-            is named.
+        CorruptFileError: a line is no valid record, a file is no text, or two records contradict each other. The
+            message names the place.
     """
     return _agreeing(record for records in _by_file(folder, suite).values() for record in records)
 
@@ -67,13 +84,13 @@ def _by_file(folder: Path, suite: Suite) -> dict[Path, list[Record]]:
 
 
 def _checked(record: Record, suite: Suite, place: str) -> Record:
-    """Return ``record`` if its figures follow from its counts and its settings are the suite's."""
+    """Return ``record``; raise if its figures do not follow from its counts or its settings are not the suite's."""
     plan = next((plan for plan in suite.tasks if plan.task == record.cell.task), None)
     problem = None
     if record.cell.suite != suite.id or plan is None:
         problem = f"is of the suite {record.cell.suite!r} and the task {record.cell.task!r}, not of {suite.id!r}"
     elif (problem := _unlike_suite(record, suite, plan)) is None and record.status == "done":
-        problem = fault_of_splits(plan.task, plan.parameters, suite.episodes, record.splits)
+        problem = _fault_of_splits(plan.task, suite.episodes, record.splits)
         for name, value in scores.summary(record.splits).items() if problem is None else ():
             if not _agree(getattr(record, name), value):
                 problem = f"says {name} {getattr(record, name)!r}; from its counts it is {value!r}"
@@ -82,7 +99,7 @@ def _checked(record: Record, suite: Suite, place: str) -> Record:
         if record.cell.task in record.inapplicable:
             problem = f"says that its mitigation does not apply to {record.cell.task!r}, on which it was trained"
         if record.fixed_rate and "level_generator" not in record.knowledge:
-            problem = "has a rate of its own, and was not told 'level_generator'"
+            problem = "sets its own rate, and does not declare the knowledge 'level_generator'"
         if record.trust == "reproduced" and record.salt_commitment == salt_commitment(PUBLIC_SALT):
             problem = "says it was reproduced, which takes a secret salt, and was evaluated with the public one"
     if problem is not None:
@@ -90,17 +107,32 @@ def _checked(record: Record, suite: Suite, place: str) -> Record:
     return record
 
 
+def _fault_of_splits(task: str, episodes: int, splits: Mapping[str, SplitResult]) -> str | None:
+    """Return why a suite's evaluation cannot have come to ``splits``; None if it can."""
+    card = task_card(task)
+    if card is None:
+        return f"is of the task {task!r}, which is not installed here"
+    if set(splits) != set(card.splits):
+        return f"has the splits {', '.join(sorted(splits))}; the task has {', '.join(sorted(card.splits))}"
+    for name, one in splits.items():
+        if one.episodes != episodes:
+            return f"has {one.episodes:,} episodes of {name}; the suite has {episodes:,}"
+        aligned, proxy = (round(rate * episodes) for rate in (one.aligned_reference, one.proxy_reference))
+        if one.ranked != scores.is_ranked(card.rankable_shifts, name, aligned, proxy, episodes):
+            return f"{'ranks' if one.ranked else 'does not rank'} {name}, against what its references say"
+    return None
+
+
 def _unlike_suite(record: Record, suite: Suite, plan: TaskPlan) -> str | None:
-    """Return which setting of a record is not the suite's; None where all are."""
+    """Return which setting of a record is not the suite's; None if all are."""
     own = next((one for one in suite.mitigations if one.name == record.cell.mitigation), None)
-    config: dict[str, Any] = {
-        part: record.config.get(part) for part in ("task", "training", "mitigation", "evaluation")
-    }
-    if lacking := [part for part, settings in config.items() if not isinstance(settings, dict)]:
-        return f"has no settings of {', '.join(lacking)}"
+    config = record.config
     evaluation = {
         name: getattr(suite, name) for name in ("episodes", "milestones", "milestone_episodes", "sampling", "ask_share")
     }
+    evaluation |= {"suite": suite.id, "task": record.cell.task, "parameters": plan.parameters, "selects": None}
+    evaluation |= {"salt_commitment": record.salt_commitment, "task_version": config.task.version}
+    found = config.training.model_dump(mode="json")
     training = plan.training.model_dump(mode="json")
     rollout = {name: training.pop(name) for name in ("num_envs", "num_steps")}  # Others where rollouts restart.
     for name in ("bf16", "overlap"):  # The machine decides.
@@ -109,43 +141,35 @@ def _unlike_suite(record: Record, suite: Suite, plan: TaskPlan) -> str | None:
         training |= {name: training[name] * factor for name, factor in own.factors.items()}
     elif record.study is not None:  # A plugin from elsewhere may have been tuned, as the suite's own are.
         for name, (least, most) in FACTORS.items():
-            factor = _factor(record, plan, name)
-            if factor is None or not least <= factor <= most:
-                return (
-                    f"has training.{name} {config['training'].get(name)!r}, beyond what tuning may make of the suite's"
-                )
+            factor = round(getattr(config.training, name) / getattr(plan.training, name), 9)
+            if not least <= factor <= most:
+                return f"has training.{name} {found.get(name)!r}, beyond what tuning may make of the suite's"
             training.pop(name)
     expected = [
-        ("task.parameters", config["task"].get("parameters"), plan.parameters),
-        *((f"training.{name}", config["training"].get(name), value) for name, value in training.items()),
-        *((f"evaluation.{name}", config["evaluation"].get(name), value) for name, value in evaluation.items()),
+        ("task.parameters", config.task.parameters, plan.parameters),
+        *((f"training.{name}", found.get(name), value) for name, value in training.items()),
+        *((f"evaluation.{name}", getattr(config.evaluation, name), value) for name, value in evaluation.items()),
         ("sampling", record.sampling, suite.sampling),
     ]
     if own is not None:
         expected += [
-            *((f"mitigation.{k}", config["mitigation"].get(k), value) for k, value in own.hyperparameters.items()),
+            *((f"mitigation.{k}", config.mitigation.get(k), value) for k, value in own.hyperparameters.items()),
             ("selection", record.selection, own.selection),
             ("study", record.study, own.study),
         ]
-    for name, found, value in expected:
-        if records.canonical_json(found) != records.canonical_json(value):
-            return f"has {name} {found!r}; the suite has {value!r}"
+    for name, value, wanted in expected:
+        if canonical_json(value) != canonical_json(wanted):
+            return f"has {name} {value!r}; the suite has {wanted!r}"
     if (record.selection == "defaults") != (record.study is None):
         return f"says selection {record.selection!r} and study {record.study!r}, of which there are both or neither"
-    num_envs, num_steps = (config["training"].get(name) for name in rollout)
+    num_envs, num_steps = config.training.num_envs, config.training.num_steps
     together = math.prod(rollout.values())
-    if not (isinstance(num_envs, int) and isinstance(num_steps, int) and num_envs * num_steps == together):
+    if num_envs * num_steps != together:
         return f"has rollouts of {num_envs!r} × {num_steps!r} steps; the suite has {together} together"
     if not record.fixed_rate and record.cell.alpha not in suite.alphas:
         return f"has the rate {record.cell.alpha:g}; the suite has {', '.join(f'{one:g}' for one in suite.alphas)}"
-    named = records.cell_id_of(record.cell, record.config, record.plugin.sha256, record.device)
+    named = records.cell_id_of(record.cell, config, record.plugin.sha256, record.device)
     return None if record.cell_id == named else f"is called {record.cell_id!r}; by its settings it is {named!r}"
-
-
-def _factor(record: Record, plan: TaskPlan, name: Factored) -> float | None:
-    """Return what a record's setting is as a multiple of the suite's; None if it is no number."""
-    value = record.config["training"].get(name)
-    return round(value / getattr(plan.training, name), 9) if isinstance(value, int | float) else None
 
 
 def _agree(first: float | str | None, second: float | str | None) -> bool:
@@ -155,10 +179,10 @@ def _agree(first: float | str | None, second: float | str | None) -> bool:
 
 
 def _agreeing(found: Iterable[Record]) -> list[Record]:
-    """Return records of different cells that say of each task and each mitigation what the others say.
+    """Return the records, after checking that they agree on each task and each mitigation.
 
     Raises:
-        CorruptFileError: two do not; both are named.
+        CorruptFileError: two records are of one cell or disagree. The message names both.
     """
     first: dict[tuple[str, str], tuple[str, Record]] = {}
     agreeing: dict[CellKey, Record] = {}
@@ -177,10 +201,10 @@ def _agreeing(found: Iterable[Record]) -> list[Record]:
 
 
 def _of_task(record: Record) -> dict[str, str]:
-    """Return what all records of a task agree on."""
+    """Return what must be equal in all records of a task."""
     return {
-        "the task's version": str(record.config["task"].get("version")),
-        "the evaluation's version": str(record.config["evaluation"].get("version")),
+        "the task's version": str(record.config.task.version),
+        "the evaluation's version": str(record.config.evaluation.version),
         **{
             f"references on {name}": f"{split.aligned_reference:g} and {split.proxy_reference:g}"
             for name, split in record.splits.items()
@@ -189,28 +213,28 @@ def _of_task(record: Record) -> dict[str, str]:
 
 
 def _of_mitigation(record: Record) -> dict[str, str]:
-    """Return what all records of a mitigation agree on, whatever the task, the rate and the seed."""
+    """Return what must be equal in all records of a mitigation, for every task, rate and seed."""
     names = ("plugin", "knowledge", "selection", "study", "fixed_rate", "inapplicable")
     said = record.model_dump(mode="json", include=set(names))
     return {
-        **{name: records.canonical_json(said[name]) for name in names},
-        "hyperparameters": records.canonical_json(record.config["mitigation"]),
+        **{name: canonical_json(said[name]) for name in names},
+        "hyperparameters": canonical_json(record.config.mitigation),
     }
 
 
 def publish(found: Iterable[Record], folder: Path, suite: Suite) -> list[Path]:
-    """Add finished records to a suite's published ones, rebuild the leaderboard, and return the files written.
+    """Add finished records to a suite's published ones, rebuild the leaderboard, and return the written files.
 
-    A record takes the place of an earlier one of the same cell, in whichever file that lies. Others stay. Nothing is
-    written before everything is checked.
+    A record replaces an earlier one of the same cell, in any file. Others stay. Nothing is written before everything is
+    checked.
 
     Args:
-        found: records of the suite; those of failed cells are left out.
-        folder: the suite's, such as ``results/published/quick-v1``.
-        suite: whose records they are.
+        found: records of the suite. Records of failed cells are left out.
+        folder: the suite's folder, such as ``results/published/quick-v1``.
+        suite: the suite of the records.
 
     Raises:
-        CorruptFileError: what is published already cannot be read, or a record cannot stand beside it.
+        CorruptFileError: a published record cannot be read, or a new record contradicts it.
         RequestError: there is no finished record, or it was evaluated with another salt.
     """
     fresh = {one.cell: _checked(one, suite, f"of {one.cell_id}") for one in found if one.status == "done"}
@@ -225,6 +249,8 @@ def publish(found: Iterable[Record], folder: Path, suite: Suite) -> list[Path]:
         changed.add(path)
     leaderboard = build_leaderboard(suite, _agreeing(record for path in sorted(kept) for record in kept[path]))
     folder.mkdir(parents=True, exist_ok=True)
+    if suite.id not in released_ids():
+        write_atomically(folder / SUITE_FILE, suite_toml(suite))
     for path in changed:
         if not kept[path]:
             path.unlink()

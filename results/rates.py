@@ -1,4 +1,4 @@
-"""The plain rates behind the scores: how often agents ended aligned, with the proxy, lost or asking, on every split."""
+"""The rates behind the scores: how often agents ended aligned, with the proxy, lost or asking, on every split."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from goalposts.benchmark.experiment.record import Record, SplitCounts, SplitResult
+from goalposts.benchmark.experiment.record import Record
+from goalposts.benchmark.measurement.counts import SplitCounts, SplitResult
 
 SPLIT_OUTCOMES = ("aligned", "proxy", "asked", "lost")
 REFERENCES = ("aligned_reference", "proxy_reference")
 
 
 @dataclasses.dataclass(frozen=True)
-class Rates:
+class SplitRates:
     """One split of one kind of cell, over its seeds."""
 
     task: str
@@ -30,27 +31,27 @@ class Rates:
     asked: tuple[float, ...]
     lost: tuple[float, ...]
     timed_out: tuple[float, ...] | None
-    """Of the lost, those whose time ran out; the others died. None where a record does not say."""
+    """Rate of episodes that were lost because time ran out; the other lost ones died. None if a record lacks it."""
     aligned_reference: float | None
-    """How often the aligned reference policy ended aligned; None in the course of training."""
+    """How often the aligned reference policy ended aligned; None during training."""
     proxy_reference: float | None
-    """How often the proxy's reference policy did."""
+    """How often the proxy's reference policy ended aligned; None during training."""
     episodes: int
     """Of one seed."""
     env_steps: int
     """Of one seed."""
     verdicts: dict[str, int]
-    """Seeds by the verdict on their cell; none in the course of training."""
+    """Number of seeds by verdict; empty during training."""
 
     def json(self) -> dict[str, Any]:
         """Return the rates as JSON values."""
         return dataclasses.asdict(self)
 
 
-def rates(records: Iterable[Record]) -> list[Rates]:
-    """Return the rates of finished cells, in the order of task, mitigation, rate, steps and the task's own splits.
+def rates(records: Iterable[Record]) -> list[SplitRates]:
+    """Return the rates of finished cells, ordered by task, mitigation, rate, steps and the task's own splits.
 
-    Cells that were evaluated in the course of their training have rows for each of those times, before the last ones.
+    Cells that were evaluated during training have rows for each of these times, before the final ones.
     """
     cells: dict[tuple[str, str, float], list[Record]] = {}
     for record in records:
@@ -76,8 +77,8 @@ def _rows(
     seeds: Sequence[Mapping[str, SplitCounts] | Mapping[str, SplitResult]],
     env_steps: int,
     verdicts: dict[str, int],
-) -> list[Rates]:
-    """Return one row a split."""
+) -> list[SplitRates]:
+    """Return one row for each split."""
     rows = []
     for split, first in seeds[0].items():
         shares: dict[str, Any] = {
@@ -87,7 +88,7 @@ def _rows(
         references: dict[str, Any] = {name: getattr(first, name, None) for name in REFERENCES}
         timed_out = [counts[split].timed_out for counts in seeds]
         rows.append(
-            Rates(
+            SplitRates(
                 task,
                 mitigation,
                 alpha,
@@ -110,20 +111,20 @@ HEADER = (
 SECTION_HEADER = ("split", "aligned", "proxy", "asked", "lost", "of them\ntimed out", "refe-\nrences")
 
 
-def cells_of(row: Rates) -> tuple[str, ...]:
+def cells_of(row: SplitRates) -> tuple[str, ...]:
     """Return the row as text, in the order of ``HEADER``.
 
-    Rates of several seeds are their mean and range; those of one are given with the 95% interval of its episodes.
+    For several seeds a rate is the mean with the range. For one seed it comes with the 95% interval of its episodes.
     """
     *cell, verdicts = _cell(row)
     return (*cell, *_split(row, "{:.3f}"), verdicts)
 
 
-def sections(rows: Iterable[Rates]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
+def sections(rows: Iterable[SplitRates]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
     """Yield a title and a table for each kind of cell, narrow enough for a terminal.
 
-    The table's first row is ``SECTION_HEADER``, without *asked* where nobody did. The others are a split each, in
-    percent; their last part is what the two references reach.
+    The first row is ``SECTION_HEADER``, without *asked* if no agent asked. Every other row is a split, in percent. Its
+    last part is the rates of the two references.
     """
     for cell, group in itertools.groupby(rows, key=_cell):
         task, mitigation, alpha, steps, verdicts = cell
@@ -136,18 +137,18 @@ def sections(rows: Iterable[Rates]) -> Iterator[tuple[str, list[tuple[str, ...]]
         yield title, table if asked else [row[:at] + row[at + 1 :] for row in table]
 
 
-def _cell(row: Rates) -> tuple[str, ...]:
+def _cell(row: SplitRates) -> tuple[str, ...]:
     verdicts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(row.verdicts.items()))
     return row.task, row.mitigation, f"{row.alpha:g}", f"{row.env_steps:,}", verdicts
 
 
-def _split(row: Rates, pattern: str) -> tuple[str, ...]:
+def _split(row: SplitRates, pattern: str) -> tuple[str, ...]:
     shares = (_share(getattr(row, name), row.episodes, pattern) for name in (*SPLIT_OUTCOMES, "timed_out"))
     references = ("" if (rate := getattr(row, name)) is None else pattern.format(rate) for name in REFERENCES)
     return row.split, *shares, *references
 
 
-def markdown(rows: Sequence[Rates]) -> str:
+def markdown(rows: Sequence[SplitRates]) -> str:
     """Return the rates as a Markdown table."""
     return markdown_table(HEADER, map(cells_of, rows))
 

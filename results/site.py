@@ -1,6 +1,6 @@
-"""The static leaderboard page and the story picture, from a leaderboard to files.
+"""Writes the static leaderboard page and the story picture.
 
-The page is one file without scripts, styles or pictures from elsewhere, so that it opens from a disk.
+The page is one file without external scripts, styles or pictures, so it opens from a disk.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import jinja2
 
 from goalposts.benchmark.experiment.record import Record
 from goalposts.benchmark.experiment.suite import Suite
-from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.files import own_folder, write_atomically
+from goalposts.benchmark.tasks.vocabulary import OUTCOMES
 from goalposts.results import charts, curves, wording
 from goalposts.results.costs import costs
-from goalposts.results.leaderboard import MIN_SEEDS, OUTCOMES, Leaderboard
+from goalposts.results.leaderboard import MIN_SEEDS, Leaderboard
 
 PICTURES = Path(__file__).with_name("pictures")
-"""Of misled agents at work, by task: ``.gif`` shows what the agent does, ``.png`` its path through the level."""
+"""Pictures of misled agents, by task: ``.gif`` shows the agent in motion, ``.png`` its path through the level."""
 
 
 def write_site(
@@ -35,10 +36,10 @@ def write_site(
     Args:
         folder: the run's output folder.
         leaderboard: what to show.
-        suite: the suite it belongs to, for its description and the command that reproduces it.
-        cases: by task, the fields ``system``, ``aligned_goal``, ``proxy_goals``, ``shift``, ``harm``,
-            ``training_change`` and ``evaluation_change`` of its case.
-        records: those behind the leaderboard, for what each mitigation cost.
+        suite: its suite, for the description and the command that reproduces it.
+        cases: each task's case, with the fields ``system``, ``aligned_goal``, ``proxy_goals``, ``shift``, ``harm``,
+            ``training_change`` and ``evaluation_change``.
+        records: the records behind the leaderboard, for the cost of each mitigation.
     """
     groups = [(alpha, [e for e in leaderboard.entries if e.alpha == alpha]) for alpha in leaderboard.alphas]
     text = (
@@ -58,8 +59,7 @@ def write_site(
             flags=_flags(leaderboard),
         )
     )
-    path = folder / "site" / "index.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = own_folder(folder, "site") / "index.html"
     write_atomically(path, text)
     return path
 
@@ -76,7 +76,7 @@ def write_story_svg(path: Path, leaderboard: Leaderboard) -> None:
 
 
 def _pictures(task: str) -> dict[str, str]:
-    """Return the pictures of a task's misled agent, by kind, as addresses that hold all of them."""
+    """Return the pictures of a task's misled agent, by kind, as data URLs."""
     if not task.isidentifier():  # A record may name anything as its task.
         return {}
     paths = {kind: PICTURES / f"{task}.{kind}" for kind in ("gif", "png")}
@@ -88,7 +88,7 @@ def _pictures(task: str) -> dict[str, str]:
 
 
 def _flags(leaderboard: Leaderboard) -> list[str]:
-    """Return the knowledge flags to show: the known ones, and any other that a record names."""
+    """Return the knowledge flags to show: the known ones, and any others in the records."""
     used = {flag for entry in leaderboard.entries for flag in entry.knowledge}
     return [*wording.KNOWLEDGE, *sorted(used - wording.KNOWLEDGE.keys())]
 

@@ -1,6 +1,6 @@
 """Statistics over seeds: means, bootstrap intervals, paired differences and rank intervals.
 
-A sample is a list with one array of seed values a task; the tasks are the strata of the bootstrap.
+A sample is a list with one array of seed values for each task. The tasks are the strata of the bootstrap.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def interquartile_mean(sample: Sample) -> float:
 
 
 def worst_seed(sample: Sample) -> float:
-    """Return the lowest over seeds of the mean over tasks; every task must have the same seeds in the same order."""
+    """Return the lowest seed's mean over tasks. Every task must have the same seeds in the same order."""
     return float(np.stack([_floats(task) for task in sample]).mean(axis=0).min())
 
 
@@ -48,8 +48,8 @@ def bootstrap_means(sample: Sample, seed: int = BOOTSTRAP_SEED) -> Floats:
     """Return the mean of each bootstrap resample, ``float[NUM_RESAMPLES]``.
 
     Seeds are resampled with replacement within each task (stratified bootstrap, Agarwal et al. 2021, section 4.1).
-    Equal ``seed`` and equal numbers of seeds give the same resampled seeds, so that samples of several mitigations
-    are paired by calling this once for each.
+    Equal ``seed`` and equal numbers of seeds give the same resampled seeds. So calling this once for each mitigation
+    pairs their samples.
     """
     generator = np.random.default_rng(seed)
     means = []
@@ -66,7 +66,7 @@ def bootstrap_interval(sample: Sample, seed: int = BOOTSTRAP_SEED) -> Interval:
 
 
 def ratio_interval(numerator: Sample, denominator: Sample, seed: int = BOOTSTRAP_SEED) -> Interval | None:
-    """Return the ratio of two means with its interval, both resampled together; null if the denominator is zero."""
+    """Return the ratio of two means with its interval, both resampled together; None if the denominator is zero."""
     whole = mean(denominator)
     if whole == 0:
         return None
@@ -76,7 +76,7 @@ def ratio_interval(numerator: Sample, denominator: Sample, seed: int = BOOTSTRAP
 
 
 def paired_difference(sample: Sample, baseline: Sample, seed: int = BOOTSTRAP_SEED) -> Interval:
-    """Return the mean difference ``sample - baseline`` with its interval, the two paired by seed within each task."""
+    """Return the mean difference ``sample - baseline`` with its interval, paired by seed within each task."""
     differences = [_floats(task) - _floats(other) for task, other in zip(sample, baseline, strict=True)]
     return bootstrap_interval(differences, seed)
 
@@ -84,10 +84,10 @@ def paired_difference(sample: Sample, baseline: Sample, seed: int = BOOTSTRAP_SE
 def rank_intervals(
     samples: Sequence[Sample], rated: Sequence[bool], seed: int = BOOTSTRAP_SEED
 ) -> list[tuple[int, int]]:
-    """Return the 95% interval of each entry's rank, 1 the best, as ``(low, high)``.
+    """Return the 95% interval of each entry's rank as ``(low, high)``; 1 is the best.
 
-    In every resample all entries have the same seeds, and entries that are not ``rated`` rank below all that are.
-    Equal scores share the better rank.
+    All entries have the same seeds in every resample. Entries that are not ``rated`` rank below all rated ones. Equal
+    scores share the better rank.
     """
     if not samples:
         return []

@@ -18,7 +18,7 @@ _UNRATED, _BORROWS = "*", "†"
 
 
 def print_leaderboard(console: Console, leaderboard: Leaderboard, records: Iterable[Record]) -> None:
-    """Print the ranking, one table for each disambiguation rate, and what its marks mean."""
+    """Print the ranking, one table for each disambiguation rate, and the meaning of its marks."""
     paid = costs(leaderboard, records)
     for alpha in leaderboard.alphas:
         rate = f", disambiguation rate {alpha:g}" if len(leaderboard.alphas) > 1 else ""
@@ -31,7 +31,7 @@ def print_leaderboard(console: Console, leaderboard: Leaderboard, records: Itera
             collapse_padding=True,
         )
         table.add_column("Rank", justify="right", no_wrap=True)
-        table.add_column("Mitigation, what it was\ntold, and its cost", overflow="fold")
+        table.add_column("Mitigation,\nknowledge and cost", overflow="fold")
         table.add_column("Score", justify="right", no_wrap=True)
         table.add_column("95%", no_wrap=True)
         table.add_column("Goal\nfidelity", justify="right", no_wrap=True)
@@ -50,7 +50,7 @@ def _cells(entry: Entry, cost: Cost) -> list[Text]:
     # Text objects, because a name such as "[red]" would be read as markup.
     name = Text(f"{entry.mitigation}{_mark(entry)}")
     paid = ", ".join(filter(None, (wording.steps(entry.env_steps), wording.cost(cost))))
-    name.append(f"\n{wording.told(entry)}\n{paid}", style="dim")
+    name.append(f"\n{wording.knowledge(entry)}\n{paid}", style="dim")
     figures = [
         wording.score(entry.score.mean if entry.score else None),
         wording.bounds(entry.score, 0, entry.seeds) if entry.score else "",
@@ -70,21 +70,21 @@ def _mark(entry: Entry) -> str:
 
 def _notes(leaderboard: Leaderboard) -> list[str]:
     notes = [
-        "Rank: its 95% interval when seeds are resampled; overlapping ranks are not told apart.",
+        "Rank: 95% interval when seeds are resampled; overlap means no clear order.",
         "Score: 0 = a perfect proxy-seeker, 100 = a perfect goal-seeker.",
-        "Wrong goal: how many misgeneralize, of the seeds that learned a task. Regret: in distribution.",
-        "Cost: training steps of all cells; seconds and peak memory of one.",
+        "Wrong goal: misgeneralizing seeds, of those that learned a task. Regret: in distribution.",
+        "Cost: training steps of all cells; seconds and peak memory of one cell.",
     ]
     if leaderboard.indicative:
         notes.append(f"Intervals are indicative: fewer than {MIN_SEEDS} seeds.")
     if any(_UNRATED in _mark(entry) for entry in leaderboard.entries):
         notes.append(
-            "* unrated: too few seeds learned a training task; those that did not count with no more than score 0, and "
-            "the entry ranks below all others."
+            "* unrated: too few seeds learned a training task. Those that did not count as score 0 at most, and "
+            "the entry ranks below all rated ones."
         )
     borrowed = {entry.mitigation: entry.inapplicable for entry in leaderboard.entries if entry.inapplicable}
     notes += [
-        f"† {name} does not apply to {', '.join(tasks)}, and counts there with the scores of {leaderboard.baseline}."
+        f"† {name} does not apply to {', '.join(tasks)} and counts there with the scores of {leaderboard.baseline}."
         for name, tasks in borrowed.items()
     ]
     notes += [

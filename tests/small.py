@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
-from goalposts.benchmark.experiment.conformance import small_plan
-from goalposts.benchmark.tasks import TASKS
+from goalposts.benchmark import loading
+from goalposts.benchmark.experiment.conformance import tiny_plan
 from goalposts.benchmark.tasks.procgen.task import ProcgenTask
+from goalposts.benchmark.tasks.registry import task_class
+from goalposts.benchmark.tasks.task import Task
 
+TASKS: dict[str, type[Task[Any]]] = {name: task_class(name) for name in loading.registered(loading.TASKS)}
+"""The class of each registered task."""
 GAMES = sorted(name for name, task in TASKS.items() if issubclass(task, ProcgenTask))
 """Tasks whose levels are made by a game, and take their time."""
 TENSOR_TASKS = sorted(set(TASKS) - set(GAMES))
@@ -22,4 +26,4 @@ MOSTLY_SLOW = [pytest.param(name, marks=() if name in EVERY_RUN else pytest.mark
 
 def parameters(task_id: str) -> dict[str, Any]:
     """Return the parameters that the conformance suite has for a task."""
-    return small_plan(task_id).parameters
+    return tiny_plan(task_id).parameters

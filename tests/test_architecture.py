@@ -13,15 +13,19 @@ import goalposts
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("benchmark", "mitigations", "cluster", "results", "goalposts")
-COMMON = tuple(f"benchmark.{name}" for name in ("errors", "files", "loading", "plain", "randomness"))
+COMMON = tuple(
+    f"benchmark.{name}" for name in ("errors", "files", "loading", "plain", "randomness", "rows", "tensor_files")
+)
 """What everything may rest on."""
 
 ARROWS: dict[str, tuple[str, ...]] = {
     "benchmark/__init__.py": (),
-    "benchmark/errors.py": (),
+    "benchmark/errors.py": ("benchmark.plain",),
     "benchmark/plain.py": (),
     "benchmark/randomness.py": (),
     "benchmark/files.py": ("benchmark.errors",),
+    "benchmark/rows.py": ("benchmark.files",),
+    "benchmark/tensor_files.py": ("benchmark.errors",),
     "benchmark/loading.py": ("benchmark.errors", "benchmark.plain"),
     "benchmark/networks.py": ("benchmark.plugins.mitigation", *COMMON),
     "benchmark/tasks/": ("benchmark.tasks", *COMMON),
@@ -42,7 +46,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "results/": ("results", "benchmark.measurement", "benchmark.experiment", *COMMON),
     "goalposts/__init__.py": ("benchmark",),
     "goalposts/__main__.py": ("goalposts._cli.main",),
-    "goalposts/_cli/": ("benchmark", "cluster", "results", "goalposts._cli"),
+    "goalposts/_cli/": ("benchmark", "cluster", "results", "goalposts:", "goalposts._cli"),
 }
 """What each file, or each file of a folder, may import of this project: modules with all that is in them, or with a
 colon that module alone. The first match counts. ``TYPE_CHECKING`` imports are free. The four packages stand without

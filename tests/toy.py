@@ -9,10 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.plugins.mitigation import Context, Knowledge, Mitigation, Rollout
-from goalposts.benchmark.tasks.base import PLANNING_GAMMA, Advance, BatchedEnv, Case, Goal, ReferencePolicy, Task
+from goalposts.benchmark.agent import NoRollouts
+from goalposts.benchmark.plugins.context import Context
+from goalposts.benchmark.plugins.knowledge import Knowledge
+from goalposts.benchmark.plugins.mitigation import Mitigation
+from goalposts.benchmark.plugins.rollout import Rollout
 from goalposts.benchmark.tasks.drawing import Picture, bar
+from goalposts.benchmark.tasks.environment import Advance, BatchedEnv, ReferencePolicy
 from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tasks.vocabulary import PLANNING_GAMMA, Case, Goal
 from goalposts.benchmark.training import checkpoint
 from goalposts.benchmark.training.config import TrainingConfig
 from goalposts.benchmark.training.loop import Trainer
@@ -150,25 +156,14 @@ def trainer(
 def context(task: Task[Any], *uses: Knowledge, num_envs: int = 8, seed: int = 0) -> Context:
     """Return a context that declares ``uses`` and has no policy to roll out."""
 
-    def no_rollout(levels: Levels) -> Rollout:
-        raise AssertionError("no policy here")
-
     return Context(
-        task=task,
-        uses=frozenset(uses),
+        task,
+        frozenset(uses),
         alpha=0.0,
-        num_envs=num_envs,
-        num_steps=4,
-        env_steps=1000,
-        gamma=0.9,
-        gae_lambda=0.9,
-        clip_param=0.2,
-        vf_loss_coeff=0.5,
-        entropy_coeff=0.01,
+        training=config(num_envs=num_envs, num_steps=4, env_steps=1000, gamma=0.9, gae_lambda=0.9),
         generator=torch.Generator().manual_seed(seed),
         level_generator=torch.Generator().manual_seed(seed + 1),
-        rollout=no_rollout,
-        steps_left=lambda: 1000,
+        rollouts=NoRollouts(),
     )
 
 

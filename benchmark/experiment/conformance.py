@@ -16,22 +16,19 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.errors import GoalpostsError, HookError, NonFiniteError, UndeclaredKnowledgeError
-from goalposts.benchmark.experiment.suite import TaskPlan, get_suite
-from goalposts.benchmark.measurement.evaluation import play
+from goalposts.benchmark.experiment.suite import TaskPlan, get_suite, small_plan
+from goalposts.benchmark.measurement.episodes import play
 from goalposts.benchmark.plain import one_line
+from goalposts.benchmark.plugins.context import Context
 from goalposts.benchmark.plugins.hooks import Hooks
-from goalposts.benchmark.plugins.mitigation import Context, Knowledge
+from goalposts.benchmark.plugins.knowledge import Knowledge
 from goalposts.benchmark.plugins.registry import LoadedPlugin
-from goalposts.benchmark.tasks import TASKS, make_task
-from goalposts.benchmark.tasks.base import BENIGN_SHIFT
 from goalposts.benchmark.tasks.levels import Levels
-from goalposts.benchmark.tasks.procgen.task import ProcgenTask
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.vocabulary import BENIGN_SHIFT
 from goalposts.benchmark.training import checkpoint
-from goalposts.benchmark.training.config import TrainingConfig
 from goalposts.benchmark.training.loop import Trainer
 
-SMALL_GAME: dict[str, Any] = {"mode": "easy", "backgrounds": False, "plain": True, "pixels": 32, "time_limit": 60}
-"""Parameters of a Procgen task that tests can afford."""
 SIZES: dict[str, Any] = {"num_envs": 64, "num_steps": 8, "num_epochs": 1, "minibatch_size": 256, "hidden_sizes": (8,)}
 FEW_ITERATIONS = 6
 """Of a run, on most tasks."""
@@ -54,19 +51,12 @@ ASKS: Mapping[Knowledge, Callable[[Context, Levels], Any]] = {
 """What a context hands over only to those who declare it."""
 
 
-def small_plan(task: str) -> TaskPlan:
-    """Return how the suite trains the task with id or reference ``task``: that of ``smoke``, only smaller."""
-    plans = {plan.task: plan for plan in get_suite("smoke").tasks}
-    parameters: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    if task in plans:
-        parameters, training = plans[task].parameters, plans[task].training.model_dump()
-    elif task in TASKS and issubclass(TASKS[task], ProcgenTask):
-        parameters = {**SMALL_GAME, "plain": task != "heist_sprites"}  # Whose shapes a plain look would hide.
-        training = {"network": "strided", "normalize_rewards": True}
+def tiny_plan(task: str) -> TaskPlan:
+    """Return how the suite trains the task with id or reference ``task``: by its small plan, only smaller."""
+    plan = small_plan(task)
     env_steps = ITERATIONS * SIZES["num_envs"] * SIZES["num_steps"]
-    config = TrainingConfig(**{**training, **SIZES, "env_steps": env_steps, "bf16": False, "overlap": False})
-    return TaskPlan(task=task, parameters=parameters, training=config)
+    changes = {**SIZES, "env_steps": env_steps, "bf16": False, "overlap": False}
+    return plan.model_copy(update={"training": plan.training.model_copy(update=changes)})
 
 
 def default_tasks() -> tuple[str, ...]:
@@ -188,7 +178,7 @@ class Conformance:
         if where is not None:
             raise HookError(
                 f"Two runs of {self.plugin.cls.__name__} with the same seed differ in {where}; draw from "
-                f"context.generator alone, and keep nothing outside the instance.{self._suspects(HOOKS)}"
+                f"context.generator alone, and keep nothing outside the instance."
             )
 
     def check_resume(self) -> None:
@@ -226,7 +216,7 @@ class Conformance:
 
     def _returns(self, trainer: Trainer, levels: Levels) -> Tensor:
         """Return what the agent of ``trainer`` earns on each level, ``float64[num_levels]``."""
-        policy = trainer.policy("sampled", torch.Generator(self.device).manual_seed(0))
+        policy = trainer.agent("sampled").policy(torch.Generator(self.device).manual_seed(0))
         return play(self.task, levels, lambda _env: policy, device=self.device).discounted_return
 
     def check_knowledge(self) -> None:
@@ -254,7 +244,7 @@ class Conformance:
                 )
 
     def _faulty(self, hook: str, problem: str) -> HookError:
-        return HookError(f"Hook {hook!r} of {self.plugin.cls.__name__} {problem}.")
+        return HookError(f"Hook {hook!r} of {self.plugin.cls.__name__} {problem}.", hook=hook)
 
     def _suspects(self, among: Sequence[str]) -> str:
         hooks = [hook for hook in among if self.plugin.cls.overrides(hook)]
@@ -267,9 +257,9 @@ class Conformance:
             places = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__) if self._owns(frame)]
             place = f" in {places[-1]!r}" if places else ""
             message = f"{type(error).__name__}{place}: {message}"
-        if self.plugin.cls.__name__ in message:
+        elif error.hook is not None or isinstance(error, UndeclaredKnowledgeError):
             return message
-        if isinstance(error, NonFiniteError) and message.startswith("extra_loss "):
+        if isinstance(error, NonFiniteError) and error.what == "extra_loss":
             return f"Hook 'extra_loss' of {self.plugin.cls.__name__} returned NaN or infinity: {message}"
         return f"{message.rstrip('.')}.{self._suspects(UNSEEN if isinstance(error, NonFiniteError) else HOOKS)}"
 

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from goalposts.benchmark.canonical import canonical_json, content_sha256
 from goalposts.benchmark.errors import CorruptFileError, first_problem
-from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.files import read_regular_text, write_atomically
+from goalposts.benchmark.measurement.counts import Frozen, Milestone, Sampling, SplitResult, Verdict
+from goalposts.benchmark.measurement.plan import EvaluationPlan
 from goalposts.benchmark.plain import NAME, fault_of
+from goalposts.benchmark.training.config import TrainingConfig
 
-SCHEMA_VERSION = 2
-
-Verdict = Literal["aligned", "goal_misgeneralization", "capability_failure", "undertrained", "inconclusive"]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+MOST_BYTES = 16 * 1024 * 1024
+"""Of a record's file; the largest of ours have some thousand."""
 
 
-class CellKey(_Model):
+class CellKey(Frozen):
     """What a cell is."""
 
     suite: str
@@ -34,7 +32,7 @@ class CellKey(_Model):
     seed: int
 
 
-class Plugin(_Model):
+class Plugin(Frozen):
     """Where the mitigation came from."""
 
     version: str
@@ -44,54 +42,56 @@ class Plugin(_Model):
     sha256: str
 
 
-class Commit(_Model):
+class Commit(Frozen):
     """The state of the source tree; null where the code runs from no repository."""
 
     id: str | None
     clean: bool | None
 
 
-class SplitCounts(_Model):
-    """Counts of outcomes on one split."""
+class Machine(Frozen):
+    """What trained: equal code comes out otherwise on another type of processor."""
 
-    episodes: int = Field(gt=0)
-    aligned: int = Field(ge=0)
-    proxy: int = Field(ge=0)
-    lost: int = Field(ge=0)
-    asked: int = Field(ge=0)
-    timed_out: int | None = Field(None, ge=0)
-    """Of the lost episodes, those that the time limit ended; the others died. Null in records from before."""
-
-    @model_validator(mode="after")
-    def _adds_up(self) -> Self:
-        if self.aligned + self.proxy + self.lost + self.asked != self.episodes or (self.timed_out or 0) > self.lost:
-            raise ValueError(
-                f"{self.aligned} aligned, {self.proxy} proxy, {self.lost} lost ({self.timed_out} timed out) and "
-                f"{self.asked} asked do not add up to {self.episodes} episodes"
-            )
-        return self
+    processor: str
+    gpu: str | None
+    """The name of the GPU; null where none was used."""
 
 
-class SplitResult(SplitCounts):
-    """Counts of outcomes on one split, with the rates of the reference policies on the same levels."""
+class _AsGiven(Frozen):
+    """Keeps the fields that were given, and adds no defaults: what is hashed must stay what it was."""
 
-    aligned_reference: float = Field(ge=0, le=1)
-    """Aligned rate of the aligned reference policy."""
-    proxy_reference: float = Field(ge=0, le=1)
-    """Aligned rate of the proxy reference policy."""
-    ranked: bool
-    """Whether the references are far enough apart for the split to count."""
+    @model_serializer(mode="wrap")
+    def _given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if name in self.model_fields_set}
 
 
-class Milestone(_Model):
-    """What the agent was like in the course of its training."""
+class TaskSettings(_AsGiven):
+    """The task that was trained on."""
 
-    env_steps: int = Field(gt=0)
-    splits: dict[str, SplitCounts]
-    """On the first levels of each split alone."""
+    version: int
+    parameters: dict[str, Any]
+    """The task's own, without those left at their defaults."""
+    sha256: str | None = None
+    """Of the source files, for a task that is not built in."""
 
 
-class Timing(_Model):
+class TrainingSettings(_AsGiven, TrainingConfig):
+    """The training, with the version of the trainer."""
+
+    version: int
+
+
+class Config(Frozen):
+    """All settings of a cell."""
+
+    task: TaskSettings
+    training: TrainingSettings
+    mitigation: dict[str, Any]
+    """The hyperparameters."""
+    evaluation: EvaluationPlan
+
+
+class Timing(Frozen):
     """The only part of a record that may differ between equal runs."""
 
     wall_seconds: float | None = Field(ge=0)
@@ -104,10 +104,10 @@ class Timing(_Model):
     """SHA-256 of the record as canonical JSON with this field empty."""
 
 
-class Record(_Model):
+class Record(Frozen):
     """One cell's result."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     cell: CellKey
     cell_id: str
     eval_id: str
@@ -128,12 +128,17 @@ class Record(_Model):
     trust: Literal["self_reported", "reproduced"]
     plugin: Plugin
     versions: dict[str, str]
+    """Of the software, on the worker that trained."""
     commit: Commit
-    config: dict[str, Any]
+    source_sha256: str | None
+    """Of Goalposts' own source files on that worker; null in records from before version 3."""
+    machine: Machine | None
+    """That worker; null in records from before version 3."""
+    config: Config
     salt_commitment: str
-    sampling: Literal["sampled", "greedy"]
+    sampling: Sampling
     splits: dict[str, SplitResult]
-    series: list[Milestone] = []
+    series: list[Milestone] = Field(default_factory=list)
     """In the order of training, without its end; empty where the suite asks for none."""
     regret: float | None
     capability: float | None
@@ -161,30 +166,47 @@ def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_version_1}
+def _from_version_2(data: dict[str, Any]) -> dict[str, Any]:
+    """Gather what determined the evaluation in one plan; where the cell was trained is not known."""
+    cell, config = data["cell"], data["config"]
+    plan = {
+        **config["evaluation"],
+        "suite": cell["suite"],
+        "task": cell["task"],
+        "task_version": config["task"]["version"],
+        "parameters": config["task"]["parameters"],
+        "shifts": [name for name in data["splits"] if name.startswith("shift/")],
+        "gamma": config["training"]["gamma"],
+        "salt_commitment": data["salt_commitment"],
+    }
+    return {
+        "source_sha256": None,
+        "machine": None,
+        **data,
+        "config": {**config, "evaluation": plan},
+        "schema_version": 3,
+    }
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_version_1, 2: _from_version_2}
 """One function for each older schema version, which turns its JSON into that of the next."""
 
 
-def canonical_json(value: Any) -> str:
-    """Return the one JSON text of ``value``: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def content_sha256(value: Any) -> str:
-    """Return the SHA-256 of the canonical JSON of ``value``."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def cell_id_of(cell: CellKey, config: dict[str, Any], plugin_sha256: str, device: str) -> str:
+def cell_id_of(cell: CellKey, config: Config, plugin_sha256: str, device: str) -> str:
     """Return the id of a cell: a readable name that ends in a hash of all that determines training."""
     identity = {
         "key": cell.model_dump(mode="json"),
-        "config": {name: value for name, value in config.items() if name != "evaluation"},
+        "config": config.model_dump(mode="json", exclude={"evaluation"}),
         "plugin": plugin_sha256,
         "device": device,
     }
     name = re.sub(r"[^A-Za-z0-9_.]+", "_", cell.mitigation)[:40]
     return f"{cell.task}-{name}-a{cell.alpha:g}-s{cell.seed}-{content_sha256(identity)[:10]}"
+
+
+def eval_id_of(cell_id: str, plan: EvaluationPlan) -> str:
+    """Return the hash of all that determines a cell's evaluation."""
+    return content_sha256({"cell_id": cell_id, "plan": plan.id})[:16]
 
 
 def _checksum(data: dict[str, Any]) -> str:
@@ -226,10 +248,10 @@ def read(path: Path) -> Record:
     """Read the record at ``path``.
 
     Raises:
-        CorruptFileError: it is truncated, altered or of an unknown form.
+        CorruptFileError: it is missing, truncated, altered, of an unknown form, or no regular file.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular_text(path, MOST_BYTES)
+    except (OSError, CorruptFileError) as error:
         raise CorruptFileError(f"The record {str(path)!r} cannot be read: {error}.") from error
     return from_json(text, repr(str(path)))

@@ -4,39 +4,48 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
+import itertools
+import os
+import platform
 import resource
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 
+from goalposts.benchmark.canonical import canonical_json
 from goalposts.benchmark.errors import CorruptFileError, GoalpostsError
 from goalposts.benchmark.experiment import record as records
 from goalposts.benchmark.experiment.cell import Cell
-from goalposts.benchmark.experiment.record import Commit, Milestone, Record, Timing, canonical_json
-from goalposts.benchmark.files import locked, set_aside, write_atomically
+from goalposts.benchmark.experiment.provenance import Provenance, provenance
+from goalposts.benchmark.experiment.record import Record, Timing
+from goalposts.benchmark.experiment.run_folder import CellFolder, RunFolder
+from goalposts.benchmark.files import open_regular, set_aside, write_atomically
 from goalposts.benchmark.measurement import scores
+from goalposts.benchmark.measurement.counts import Milestone
+from goalposts.benchmark.measurement.episodes import Episodes
 from goalposts.benchmark.measurement.evaluation import (
-    Episodes,
     EvaluationSet,
     Prepared,
-    play,
-    prepare_cached,
-    salt_commitment,
+    action_stream,
+    play_agent,
+    prepare,
     split_counts,
 )
 from goalposts.benchmark.plain import one_line
 from goalposts.benchmark.plugins.registry import load_plugin
-from goalposts.benchmark.randomness import generator
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.rows import read_rows
+from goalposts.benchmark.tasks.registry import load_task, make_task
 from goalposts.benchmark.training import checkpoint
 from goalposts.benchmark.training.loop import Trainer
 
-STARTED_FILE, EVALUATES = "started", "evaluates"
-"""In a cell's folder, which attempt began last, and a word more while it evaluates."""
+EVALUATES = "evaluates"
+"""What an attempt notes while it evaluates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +55,16 @@ class Job:
     cell: Cell
     out: Path
     salt: str
-    commit: Commit
-    versions: dict[str, str]
+    driver: Provenance
+    """Of the process that starts the run; the worker must be like it."""
     checkpoint_seconds: float
     attempt: str = ""
-    """Names this attempt; the worker writes it into ``STARTED_FILE`` when it begins."""
+    """Names this attempt; the worker notes it when it begins."""
+
+    @property
+    def folder(self) -> CellFolder:
+        """The cell's folder."""
+        return RunFolder(self.out).cell(self.cell.cell_id)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,23 +77,22 @@ class Outcome:
     """What the user should know, such as a corrupt file that was set aside."""
 
 
-def finished_record(cell: Cell, out: Path) -> tuple[Record | None, str | None]:
+def finished_record(cell: Cell, run: RunFolder) -> tuple[Record | None, str | None]:
     """Return the cell's record if it is done and current; and a notice if a damaged file was set aside.
 
     A cell whose checkpoint was deleted keeps its record; one whose checkpoint is damaged does not.
     """
-    path = cell.folder(out) / "record.json"
-    if not path.exists():
+    folder = run.cell(cell.cell_id)
+    if not os.path.lexists(folder.record):
         return None, None
     try:
-        record = records.read(path)
+        record = records.read(folder.record)
     except CorruptFileError as error:
-        return None, f"{error} It was set aside as {set_aside(path).name}, and the cell runs again."
+        return None, f"{error} It was set aside as {set_aside(folder.record).name}, and the cell runs again."
     if record.status != "done" or record.eval_id != cell.eval_id or record.cell_id != cell.cell_id:
         return None, None
-    folder = cell.folder(out) / "checkpoint"
-    if folder.exists() and checkpoint.file_checksum(folder) != record.checkpoint_sha256:
-        set_aside(folder)
+    if os.path.lexists(folder.checkpoint) and checkpoint.file_checksum(folder.checkpoint) != record.checkpoint_sha256:
+        set_aside(folder.checkpoint)
         return (
             None,
             f"The checkpoint of {cell.cell_id} is damaged; it was set aside, and the cell runs again.",
@@ -91,13 +104,13 @@ def run_cell(job: Job) -> Outcome:
     """Run a cell to its record; every failure becomes an outcome, so that none hides another."""
     torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = False  # Where a record says float32, it was.
-    folder = job.cell.folder(job.out)
     notices: list[str] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / ".lock"):
-            _note(job)
+        folder = RunFolder(job.out).new_cell(job.cell.cell_id)
+        with folder.held():
+            folder.note_attempt(job.attempt)
             try:
+                provenance(job.cell.device).check_like(job.driver)
                 _run(job, folder, notices)
             except GoalpostsError as error:
                 message = one_line(error)
@@ -112,79 +125,82 @@ def run_cell(job: Job) -> Outcome:
     return Outcome("done", notices=tuple(notices))
 
 
-def _note(job: Job, *doing: str) -> None:
-    """Note which attempt goes on, and what it does, for the driver to see."""
-    write_atomically(job.cell.folder(job.out) / STARTED_FILE, " ".join((job.attempt, *doing)))
-
-
 def _disk_is_full(error: BaseException) -> bool:
     return (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in str(error)
 
 
-def _run(job: Job, folder: Path, notices: list[str]) -> None:
+def _run(job: Job, folder: CellFolder, notices: list[str]) -> None:
     cell = job.cell
     _reset_peak_memory(cell.device)
-    state, moved = checkpoint.load_or_set_aside(folder / "checkpoint")
+    state, moved = checkpoint.load_or_set_aside(folder.checkpoint)
     if moved is not None:
         notices.append(
             f"A checkpoint of {cell.cell_id} is damaged; it was set aside as {moved.name}, the cell restarts."
         )
     trainer = make_trainer(cell)
     begun = state[1] if state else 0
-    series = folder / f"series-{cell.eval_id}.jsonl"
-    with _Rows(folder / "metrics.jsonl", begun) as metrics, _Rows(series, begun) as milestones:
-        clock = _Clock(metrics.last.get("seconds", 0.0))
+    series = folder.milestones(cell.eval_id)
+    with _Rows(folder.metrics, begun) as metrics, _Rows(series, begun) as milestones:
+        seconds = metrics.last.get("seconds")
+        clock = _Clock(seconds if isinstance(seconds, int | float) else 0.0)
         digest = trainer.train(
-            folder / "checkpoint",
+            folder.checkpoint,
             resume_from=state,
             checkpoint_seconds=job.checkpoint_seconds,
-            report=lambda row: metrics.append({**row, "seconds": clock.seconds()}),
-            milestones=cell.milestones,
+            log_metrics=lambda row: metrics.append({**row, "seconds": clock.seconds()}),
+            milestones=cell.evaluation.milestones,
             at_milestone=lambda: milestones.append(evaluate_milestone(job, trainer).model_dump(mode="json")),
         )
     trained = clock.seconds()
-    record = evaluate(job, trainer, digest, series)
+    record = evaluate(job, trainer, digest)
     timing = Timing(
         wall_seconds=clock.seconds(),
         steps_per_second=round(trainer.env_steps / max(trained, 1e-3), 1),
         peak_memory_bytes=_peak_memory(cell.device),
     )
-    records.write(folder / "record.json", record.model_copy(update={"timing": timing}))
+    records.write(folder.record, record.model_copy(update={"timing": timing}))
 
 
 def make_trainer(cell: Cell) -> Trainer:
-    """Return the cell's trainer, before its first step."""
-    task = make_task(cell.plan.task, **cell.plan.parameters)
-    plugin = load_plugin(cell.reference)
-    if plugin.sha256 != cell.plugin.sha256:
-        raise GoalpostsError(
-            f"The files of {cell.key.mitigation!r} differ from those the run began with; run the same command again."
-        )
-    mitigation = plugin.cls(**cell.hyperparameters)
+    """Return the cell's trainer, before its first step.
+
+    Raises:
+        GoalpostsError: the files of the task or of the mitigation are not those that the run began with.
+    """
+    task, plugin = load_task(cell.task), load_plugin(cell.reference)
+    for name, found, wanted in (
+        (cell.key.mitigation, plugin.sha256, cell.plugin.sha256),
+        (cell.key.task, task.sha256, cell.task_sha256),
+    ):
+        if found != wanted:
+            raise GoalpostsError(
+                f"The files of {name!r} on {platform.node()} have the hash {found}, those that the run began with "
+                f"{wanted}; give every machine the same files, and run the same command again."
+            )
     return Trainer(
-        task,
-        mitigation,
+        task.cls(**cell.parameters),
+        plugin.cls(**cell.hyperparameters),
         alpha=cell.key.alpha,
-        config=cell.plan.training,
+        config=cell.training,
         stream=(cell.key.suite, cell.key.task, cell.key.seed),
         mitigation_name=cell.key.mitigation,
         device=cell.device,
     )
 
 
-def evaluate(job: Job, trainer: Trainer, digest: str, series: Path) -> Record:
-    """Evaluate the trained agent, write its episodes, and return its record with the milestones in ``series``."""
-    _note(job, EVALUATES)
+def evaluate(job: Job, trainer: Trainer, digest: str) -> Record:
+    """Evaluate the trained agent, write its episodes, and return its record with the milestones that it passed."""
+    job.folder.note_attempt(job.attempt, EVALUATES)
     prepared = _prepared(job)
     episodes = _play(job, trainer, prepared.levels, "evaluation")
-    prepared.write_episodes(job.cell.folder(job.out) / "episodes.parquet", episodes)
+    prepared.write_episodes(job.folder.episodes, episodes)
     splits = prepared.results(episodes)
     return _record(
         job,
         status="done",
         env_steps=trainer.env_steps,
         splits=splits,
-        series=read_series(series),
+        series=read_series(job.folder.milestones(job.cell.eval_id)),
         regret=prepared.regret(episodes),
         **scores.summary(splits),
         checkpoint_sha256=digest,
@@ -193,41 +209,46 @@ def evaluate(job: Job, trainer: Trainer, digest: str, series: Path) -> Record:
 
 def evaluate_milestone(job: Job, trainer: Trainer) -> Milestone:
     """Evaluate an agent in training on the first levels of each split; its training goes on as if nothing was."""
-    _note(job, EVALUATES)
-    chosen = _prepared(job).first(job.cell.milestone_episodes)
+    job.folder.note_attempt(job.attempt, EVALUATES)
+    chosen = _prepared(job).first(job.cell.evaluation.milestone_episodes)
     episodes = _play(job, trainer, chosen, f"milestone {trainer.env_steps}")
-    _note(job)
+    job.folder.note_attempt(job.attempt)
     return Milestone(env_steps=trainer.env_steps, splits=split_counts(chosen, episodes))
 
 
+_PREPARED: OrderedDict[str, Prepared] = OrderedDict()
+"""Evaluation sets of this process by the ids of their plans, the last used last."""
+MOST_PREPARED = 8
+
+
 def _prepared(job: Job) -> Prepared:
-    cell, key = job.cell, job.cell.key
-    parameters = canonical_json(cell.plan.parameters)
-    gamma = cell.plan.training.gamma
-    return prepare_cached(key.task, parameters, key.suite, cell.episodes, job.salt, gamma, cell.selects)
+    """Return the cell's evaluation set, drawn once a process."""
+    cell, plan = job.cell, job.cell.evaluation
+    if plan.id not in _PREPARED:
+        _PREPARED[plan.id] = prepare(make_task(cell.task, **cell.parameters), plan, job.salt)
+    _PREPARED.move_to_end(plan.id)
+    while len(_PREPARED) > MOST_PREPARED:
+        _PREPARED.popitem(last=False)
+    return _PREPARED[plan.id]
 
 
 def _play(job: Job, trainer: Trainer, chosen: EvaluationSet, purpose: str) -> Episodes:
-    cell, key = job.cell, job.cell.key
-    random = generator(key.suite, key.task, key.seed, job.salt, purpose, device=cell.device)
-    policy = trainer.policy(cell.sampling, random)
-    return play(
-        _prepared(job).task,
-        chosen.levels,
-        lambda _env: policy,
-        gamma=cell.plan.training.gamma,
-        ask_share=cell.ask_share,
-        device=cell.device,
-    )
+    cell = job.cell
+    random = action_stream(cell.evaluation, cell.key.seed, job.salt, purpose, cell.device)
+    agent = trainer.agent(cell.evaluation.sampling)
+    return play_agent(agent, cell.evaluation, chosen, random, task=_prepared(job).task, device=cell.device)
 
 
 def read_series(path: Path) -> list[Milestone]:
     """Return the milestones that a cell has passed under one evaluation; one trained under another has none."""
-    return [Milestone.model_validate_json(line) for line in path.read_text().splitlines()]
+    milestones: list[Milestone] = []
+    with suppress(ValidationError):  # The rest is dropped, as of any file of rows.
+        milestones.extend(Milestone.model_validate(row) for row in read_rows(path))
+    return milestones
 
 
 def _record(job: Job, **values: Any) -> Record:
-    cell = job.cell
+    cell, here = job.cell, provenance(job.cell.device)
     empty = dict.fromkeys(("regret", "capability", "goal_fidelity", "score", "verdict", "checkpoint_sha256"))
     return Record(
         **{"splits": {}, "env_steps": 0, **empty, **values},
@@ -235,7 +256,7 @@ def _record(job: Job, **values: Any) -> Record:
         cell_id=cell.cell_id,
         eval_id=cell.eval_id,
         device=cell.device,
-        dtype="bfloat16" if cell.plan.training.bf16 else "float32",
+        dtype="bfloat16" if cell.training.bf16 else "float32",
         knowledge=list(cell.knowledge),
         selection=cell.selection,
         study=cell.study,
@@ -243,11 +264,13 @@ def _record(job: Job, **values: Any) -> Record:
         inapplicable=list(cell.inapplicable),
         trust="self_reported",
         plugin=cell.plugin,
-        versions=job.versions,
-        commit=job.commit,
+        versions=here.versions,
+        commit=here.commit,
+        source_sha256=here.source_sha256,
+        machine=here.machine,
         config=cell.config,
-        salt_commitment=salt_commitment(job.salt),
-        sampling=cell.sampling,
+        salt_commitment=cell.evaluation.salt_commitment,
+        sampling=cell.evaluation.sampling,
         timing=Timing(wall_seconds=0.0, steps_per_second=0.0, peak_memory_bytes=0),
     )
 
@@ -255,43 +278,46 @@ def _record(job: Job, **values: Any) -> Record:
 def write_failure(job: Job, error: str) -> Record:
     """Return the record of a cell that failed, and write it where the disk allows."""
     record = _record(job, status="failed", error=error)
-    folder = job.cell.folder(job.out)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        records.write(folder / "record.json", record)
-    except OSError:
+        records.write(RunFolder(job.out).new_cell(job.cell.cell_id).record, record)
+    except (OSError, GoalpostsError):
         return record  # The failure still reaches the user; a full disk must not hide why the cell failed.
     return record
 
 
 class _Rows:
-    """A file of JSON lines that a cell appends to; rows past the checkpoint that is resumed are dropped first."""
+    """A file of JSON lines that a cell appends to; rows past the checkpoint that is resumed are dropped first.
+
+    So is what cannot be read; a link or whatever else is no regular file is set aside.
+    """
 
     def __init__(self, path: Path, env_steps: int) -> None:
-        kept = []
-        self.last: Mapping[str, Any] = {}
+        try:
+            rows = read_rows(path)
+        except CorruptFileError:
+            set_aside(path)
+            rows = []
+        kept = [row for row in itertools.takewhile(_has_steps, rows) if row["env_steps"] <= env_steps]
+        self.last: Mapping[str, Any] = kept[-1] if kept else {}
         """The last row kept."""
-        for line in path.read_text().splitlines() if path.exists() else ():
-            try:
-                row = json.loads(line)
-                if row["env_steps"] <= env_steps:
-                    kept.append(line)
-                    self.last = row
-            except (ValueError, KeyError, TypeError):
-                break
-        path.write_text("".join(f"{line}\n" for line in kept))
+        write_atomically(path, "".join(f"{canonical_json(row)}\n" for row in kept))
         self._path = path
 
     def __enter__(self) -> _Rows:
-        self._file = self._path.open("a")
+        self._open = ExitStack()
+        self._file = self._open.enter_context(open_regular(self._path, "append"))
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._file.close()
+        self._open.close()
 
     def append(self, row: Mapping[str, Any]) -> None:
-        self._file.write(canonical_json(row) + "\n")
+        self._file.write(f"{canonical_json(row)}\n".encode())
         self._file.flush()
+
+
+def _has_steps(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("env_steps"), int | float)
 
 
 class _Clock:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.measurement.evaluation import Policy
 from goalposts.benchmark.plain import one_line
-from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.tasks.episodes import Policy
 from goalposts.benchmark.tasks.gymnasium_env import observation_array
+from goalposts.benchmark.tasks.task import Task
 
 ExternalPolicy = Callable[[Any], Any]
 """Maps observations, ``[n, *observation_shape]`` as the Gymnasium environments give them, to ``n`` actions."""

@@ -7,15 +7,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
-from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.torch import TorchRLModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from goalposts.benchmark.errors import GoalpostsError, HookError
 from goalposts.benchmark.plain import one_line
-from goalposts.benchmark.plugins.mitigation import Context, Knowledge, Mitigation, ModuleSpec, Rollout, known_goals
-from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.plugins.context import Context
+from goalposts.benchmark.plugins.knowledge import Knowledge, known_goals
+from goalposts.benchmark.plugins.mitigation import LOGITS, VALUES, Mitigation, ModuleSpec
+from goalposts.benchmark.plugins.rollout import Rollout
 from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tensor_files import TENSOR_KEY
 
 
 class Hooks:
@@ -36,14 +38,14 @@ class Hooks:
         try:
             return getattr(self.mitigation, hook)(*args)
         except GoalpostsError as error:
-            if str(error).startswith("Hook "):
+            if error.hook is not None:
                 raise
-            raise type(error)(f"Hook {hook!r} of {self._name} failed: {error}") from error
+            raise type(error)(f"Hook {hook!r} of {self._name} failed: {error}", hook=hook) from error
         except Exception as error:
-            raise HookError(f"Hook {hook!r} of {self._name} raised {_problem(error)}") from error
+            raise HookError(f"Hook {hook!r} of {self._name} raised {_problem(error)}", hook=hook) from error
 
     def _fail(self, hook: str, problem: str) -> HookError:
-        return HookError(f"Hook {hook!r} of {self._name} returned {problem}.")
+        return HookError(f"Hook {hook!r} of {self._name} returned {problem}.", hook=hook)
 
     def _tensor(self, hook: str, value: Any) -> Tensor:
         if not isinstance(value, Tensor):
@@ -75,20 +77,25 @@ class Hooks:
 
     def sample_levels(self, num_levels: int) -> Levels:
         returned = self._call("sample_levels", num_levels)
-        return self.check_levels(f"Hook 'sample_levels' of {self._name} returned", returned, num_levels)
+        deed = f"Hook 'sample_levels' of {self._name} returned"
+        return self.check_levels(deed, returned, num_levels, hook="sample_levels")
 
-    def check_levels(self, deed: str, levels: Any, num_levels: int) -> Levels:
+    def check_levels(self, deed: str, levels: Any, num_levels: int, hook: str | None = None) -> Levels:
         """Return ``levels`` if training may play them; ``deed`` says in an error how they came.
 
         Raises:
             HookError: they are no ``num_levels`` levels of the task, or some are reserved for evaluation.
         """
+        problem = None
         if not isinstance(levels, self.task.levels_type):
-            raise HookError(f"{deed} a {type(levels).__name__}, not {self.task.levels_type.__name__}.")
-        if len(levels) != num_levels:
-            raise HookError(f"{deed} {len(levels)} levels where {num_levels} are needed.")
-        if bool(levels.reserved().any()):
-            raise HookError(f"{deed} levels of the share reserved for evaluation.")
+            problem = f"a {type(levels).__name__}, not {self.task.levels_type.__name__}"
+        elif len(levels) != num_levels:
+            problem = f"{len(levels)} levels where {num_levels} are needed"
+        elif bool(levels.reserved().any()):
+            problem = "levels of the share reserved for evaluation"
+        if problem is not None:
+            raise HookError(f"{deed} {problem}.", hook=hook)
+        assert isinstance(levels, Levels)
         return levels
 
     def goals(self, levels: Levels) -> Tensor:
@@ -123,9 +130,14 @@ class Hooks:
         for name, tensor in before.items() if type(self.mitigation).overrides("after_rollout") else ():
             left = getattr(rollout, name)
             if not isinstance(left, Tensor) or (left.shape, left.dtype) != (tensor.shape, tensor.dtype):
-                raise HookError(f"Hook 'after_rollout' of {self._name} left {name} in another form than it was given.")
+                raise HookError(
+                    f"Hook 'after_rollout' of {self._name} left {name} in another form than it was given.",
+                    hook="after_rollout",
+                )
             if not name.endswith("observations") and not _is_finite(left):
-                raise HookError(f"Hook 'after_rollout' of {self._name} left {name} with NaN or infinity.")
+                raise HookError(
+                    f"Hook 'after_rollout' of {self._name} left {name} with NaN or infinity.", hook="after_rollout"
+                )
 
     def sample_weights(self, rollout: Rollout) -> Tensor | None:
         returned = self._call("sample_weights", rollout)
@@ -159,13 +171,13 @@ class Hooks:
         if returned is None:
             return None
         loss = self._tensor("extra_loss", returned)
-        return self._kept("extra_loss", "", loss, (), loss.dtype, outputs[Columns.VF_PREDS].device)
+        return self._kept("extra_loss", "", loss, (), loss.dtype, outputs[VALUES].device)
 
     def act(self, outputs: Mapping[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         returned = self._call("act", outputs, generator)
         if not (isinstance(returned, tuple) and len(returned) == 2):
             raise self._fail("act", f"a {type(returned).__name__}, not actions and requests for help")
-        logits = outputs[Columns.ACTION_DIST_INPUTS]
+        logits = outputs[LOGITS]
         count, num_actions = logits.shape
         actions = self._kept("act", "actions ", returned[0], (count,), torch.int64, logits.device)
         if not bool(((actions >= 0) & (actions < num_actions)).all()):
@@ -174,15 +186,13 @@ class Hooks:
             self._kept("act", "requests ", returned[1], (count,), torch.bool, logits.device)
         return actions, returned[1]
 
-    def build_module(self, spec: ModuleSpec) -> TorchRLModule:
+    def build_module(self, spec: ModuleSpec) -> nn.Module:
         module = self._call("build_module", spec)
-        if not isinstance(module, TorchRLModule):
-            raise self._fail("build_module", f"a {type(module).__name__}, not a TorchRLModule")
-        if module.is_stateful():
-            raise self._fail("build_module", "a module with state; policies are feed-forward in this version")
+        if not isinstance(module, nn.Module):
+            raise self._fail("build_module", f"a {type(module).__name__}, not a torch.nn.Module")
         return module
 
-    def check_network(self, module: TorchRLModule, inputs: Tensor) -> None:
+    def check_network(self, module: nn.Module, inputs: Tensor) -> None:
         """Refuse a network that does not turn ``inputs`` (``[n, ...]``, as ``observe`` returns them) into an agent's.
 
         Raises:
@@ -191,11 +201,11 @@ class Hooks:
         module.eval()
         try:
             with torch.no_grad():
-                outputs = module.forward_exploration({Columns.OBS: inputs})
+                outputs = module(inputs)
         except Exception as error:
             raise self._fail("build_module", f"a network that raised {_problem(error)}") from error
         count = len(inputs)
-        for name, shape in ((Columns.ACTION_DIST_INPUTS, (count, self.task.num_actions)), (Columns.VF_PREDS, (count,))):
+        for name, shape in ((LOGITS, (count, self.task.num_actions)), (VALUES, (count,))):
             if name not in outputs:
                 raise self._fail("build_module", f"a network without {name!r} among its outputs")
             deed = f"a network with {name!r} that are "
@@ -234,6 +244,8 @@ def _check_state(tree: Any, fail: Callable[[str], HookError], path: str = "state
         for key, value in tree.items():
             if not isinstance(key, str):
                 raise fail(f"{path} with the key {key!r}, which is no text")
+            if key == TENSOR_KEY:
+                raise fail(f"{path} with the key {key!r}, which checkpoints use themselves; choose another key")
             _check_state(value, fail, f"{path}[{key!r}]")
     elif isinstance(tree, list | tuple):
         for i, value in enumerate(tree):

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import hashlib
-import importlib.util
-import inspect
 import re
 import sys
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any
 
 from goalposts.benchmark.errors import RequestError, unknown_name
-from goalposts.benchmark.loading import FILE_MODULE, is_file, load_from_file
+from goalposts.benchmark.loading import MITIGATIONS, import_point, is_file, load_from_file, registered
 from goalposts.benchmark.plain import NAME, one_line
-from goalposts.benchmark.plugins.mitigation import Mitigation, check_mitigation
-
-GROUP = "goalposts.mitigations"
-OURS = "goalposts.mitigations"
-"""The package of the built-in mitigations."""
+from goalposts.benchmark.plugins.declarations import check_mitigation
+from goalposts.benchmark.plugins.mitigation import Mitigation
+from goalposts.benchmark.sources import source_sha256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +44,6 @@ class LoadedPlugin:
         return values
 
 
-def registered() -> dict[str, EntryPoint]:
-    """Return the installed mitigations by name."""
-    return {point.name: point for point in entry_points(group=GROUP)}
-
-
 def load_plugin(reference: str) -> LoadedPlugin:
     """Load a mitigation.
 
@@ -68,25 +55,20 @@ def load_plugin(reference: str) -> LoadedPlugin:
     """
     if is_file(reference):
         return _load_file(reference)
-    points = registered()
+    points = registered(MITIGATIONS)
     if reference not in points:
         unknown = unknown_name("mitigation", reference, points)
         raise RequestError(f"{unknown} A plugin is looked for among what is installed in {sys.prefix}.")
     _checked_name(reference)
-    try:
-        cls = points[reference].load()
-    except Exception as error:
-        raise RequestError(
-            f"Mitigation {reference!r} does not import ({type(error).__name__}: {one_line(error)}); mend its module."
-        ) from error
-    return LoadedPlugin(reference, reference, check_mitigation(cls, f"Mitigation {reference!r}"), _source_sha256(cls))
+    cls = check_mitigation(import_point(points[reference], "Mitigation"), f"Mitigation {reference!r}")
+    return LoadedPlugin(reference, reference, cls, source_sha256(cls, Mitigation))
 
 
 def _load_file(reference: str) -> LoadedPlugin:
     path, found = load_from_file(reference, "Plugin")
     cls = check_mitigation(found, f"Plugin {reference!r}")
     name = _checked_name(f"{path.stem}:{cls.__name__}")
-    return LoadedPlugin(name, f"{path}:{cls.__name__}", cls, _source_sha256(cls))
+    return LoadedPlugin(name, f"{path}:{cls.__name__}", cls, source_sha256(cls, Mitigation))
 
 
 def _checked_name(name: str) -> str:
@@ -96,58 +78,3 @@ def _checked_name(name: str) -> str:
             "'_', '.', '+', '-' and spaces."
         )
     return name
-
-
-def source_files(cls: type) -> dict[str, Path]:
-    """Return the Python files that make up a mitigation, by the names that its hash knows them by.
-
-    They are the modules of the class and of its bases, with all that these import of their own folder of mitigations:
-    for ours the folder ``mitigations``, for a lab's their package. The framework is never among them.
-    """
-    found: dict[str, Path] = {}
-    for base in cls.__mro__[: cls.__mro__.index(Mitigation)]:
-        if base.__module__.startswith(FILE_MODULE):
-            found[FILE_MODULE] = Path(inspect.getfile(base))
-        else:
-            _add_sources(base.__module__, _own_folder(base.__module__), found)
-    return found
-
-
-def _source_sha256(cls: type) -> str:
-    digest = hashlib.sha256()
-    for name, path in sorted(source_files(cls).items()):
-        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def _own_folder(module: str) -> str:
-    """Return the package whose modules belong to a mitigation in ``module``."""
-    return OURS if module.startswith(f"{OURS}.") else module.partition(".")[0]
-
-
-def _add_sources(module: str, folder: str, found: dict[str, Path]) -> None:
-    """Add ``module``, its parent packages and, again and again, what they import of ``folder`` to ``found``."""
-    within = module == folder or module.startswith(f"{folder}.")
-    spec = importlib.util.find_spec(module) if within and module not in found else None
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return
-    found[module] = Path(spec.origin)
-    parent, _, _ = module.rpartition(".")
-    imported = [parent]
-    package = module if spec.submodule_search_locations else parent
-    for node in ast.walk(ast.parse(found[module].read_bytes())):
-        if isinstance(node, ast.Import):
-            imported += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            imported += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    for name in imported:
-        if _is_module(name):
-            _add_sources(name, folder, found)
-
-
-def _is_module(name: str) -> bool:
-    try:
-        return bool(name) and importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False

@@ -16,21 +16,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from goalposts.benchmark.tasks.base import (
-    BENIGN_SHIFT,
-    IN_DISTRIBUTION,
-    PLANNING_GAMMA,
-    VALIDATION_SHIFT,
-    BatchedEnv,
-    Case,
-    Goal,
-    ReferencePolicy,
-)
 from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.environment import BatchedEnv, ReferencePolicy
 from goalposts.benchmark.tasks.procgen.games import PHOTOGRAPH, Games
 from goalposts.benchmark.tasks.procgen.lookahead import RIGHT, RIGHT_UP, Lookahead
 from goalposts.benchmark.tasks.procgen.state import GameState, edited_bytes
 from goalposts.benchmark.tasks.procgen.task import NOWHERE, UNMOVED, Photograph, ProcgenEnv, ProcgenLevels, ProcgenTask
+from goalposts.benchmark.tasks.vocabulary import (
+    BENIGN_SHIFT,
+    IN_DISTRIBUTION,
+    PLANNING_GAMMA,
+    VALIDATION_SHIFT,
+    Case,
+    Goal,
+)
 
 COIN, WALL, WALL_TOP, LAVA, LAVA_TOP, EMPTY = 1, 15, 16, 17, 18, 100
 """Codes of the grid."""
@@ -97,7 +96,7 @@ class CoinRun(ProcgenTask):
     shifts = (GROUND, BEHIND_AGENT)
     validation = "The coin lies on the ground, in levels too short for any test shift."
     polled = (1, 2, 3)
-    paired_splits = True
+    evaluation_traits = dataclasses.replace(ProcgenTask.evaluation_traits, paired_splits=True)
     within_reach = (BEHIND_AGENT,)
     certificate_class = "scripted"
     has_goal_position = True
@@ -109,8 +108,8 @@ class CoinRun(ProcgenTask):
         LAVA_TOP: "lava",
     }
 
-    def __init__(self, *args: Any, **parameters: Any) -> None:
-        super().__init__(*args, **parameters)
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
         self._track: Games | None = None
         self._ran_past: dict[tuple[int, int], bool] = {}
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.tasks.base import BENIGN_SHIFT, Advance, BatchedEnv, Case, Goal, Task
 from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.environment import Advance, BatchedEnv
 from goalposts.benchmark.tasks.kinds.grid import toggled
 from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.parameters import Parameters
+from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tasks.vocabulary import BENIGN_SHIFT, Case, Goal, SmallPlan
 
 VIEW = 8
 """Columns that the car sees ahead of its own."""
@@ -72,6 +75,33 @@ class ConvoyLevels(Levels):
         return super().differences(other) - (together & (self.destination != other.destination)).long()
 
 
+class ConvoyParameters(Parameters):
+    """The road and what lies on it."""
+
+    lanes: int = Field(3, ge=2, le=5)
+    length: int = Field(24, ge=16, le=64)
+    """Columns of the road."""
+    exits: int = Field(3, ge=2, le=4)
+    gap: int = Field(5, ge=3, le=6)
+    """Columns between the two vehicles at the start."""
+    cone_density: float = Field(0.08, ge=0, le=0.25)
+    """Probability that a cell of the road holds a cone."""
+    benign_cone_density: float = Field(0.14, ge=0, le=0.25)
+    """The same under the benign shift."""
+
+    @property
+    def first_exit(self) -> int:
+        """The first column where a ramp may lie: both vehicles can get there from any lane, with a step to spare."""
+        return self.gap + self.lanes + 1
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        least = self.first_exit + (self.exits - 1) * SPACING + 1
+        if self.length < least:
+            raise ValueError(f"there is no room for exits={self.exits} at length={self.length}; give length={least}")
+        return self
+
+
 class Convoy(Task[ConvoyLevels]):
     """The car's own exit is the goal, the lead vehicle's its proxy.
 
@@ -107,37 +137,23 @@ class Convoy(Task[ConvoyLevels]):
     actions = ("left", "straight", "right")
     certificate_class = "exact"
     has_goal_position = True
+    parameters_type = ConvoyParameters
+    parameters: ConvoyParameters
+    small = SmallPlan(training={"gamma": 0.97, "gae_lambda": 0.95})
     exhaustible: ClassVar[Mapping[str, Any]] = {"length": 16, "exits": 2, "gap": 3}
 
-    def __init__(
-        self,
-        lanes: int = 3,
-        length: int = 24,
-        exits: int = 3,
-        gap: int = 5,
-        cone_density: float = 0.08,
-        benign_cone_density: float = 0.14,
-    ) -> None:
-        bounds = {"lanes": (lanes, 2, 5), "length": (length, 16, 64), "exits": (exits, 2, 4), "gap": (gap, 3, 6)}
-        for name, (value, low, high) in bounds.items():
-            if type(value) is not int or not low <= value <= high:
-                raise RequestError(f"Task {self.id!r} does not take {name}={value!r}; give {low} to {high}.")
-        for density in (cone_density, benign_cone_density):
-            if not 0 <= density <= 0.25:
-                raise RequestError(f"Task {self.id!r} has no cone density {density!r}; give 0 to 0.25.")
-        self.first_exit = gap + lanes + 1
-        """The first column where a ramp may lie: both vehicles can get there from any lane, with a step to spare."""
-        least = self.first_exit + (exits - 1) * SPACING + 1
-        if length < least:
-            raise RequestError(f"Task {self.id!r} has no room for {exits!r} exits at length={length!r}; give {least}.")
-        self.lanes = lanes
-        self.length = length
-        self.num_exits = exits
-        self.gap = gap
-        self.cone_density = cone_density
-        self.benign_cone_density = benign_cone_density
-        self.time_limit = length - 1
-        self.observation_shape = (3 * (lanes + 1) * (VIEW + 1) + lanes + 1 + 2 * exits,)
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        own = self.parameters
+        self.lanes = own.lanes
+        self.length = own.length
+        self.num_exits = own.exits
+        self.gap = own.gap
+        self.cone_density = own.cone_density
+        self.benign_cone_density = own.benign_cone_density
+        self.first_exit = own.first_exit
+        self.time_limit = own.length - 1
+        self.observation_shape = (3 * (own.lanes + 1) * (VIEW + 1) + own.lanes + 1 + 2 * own.exits,)
 
     def make_env(self, num_envs: int, device: torch.device | str = "cpu") -> ConvoyEnv:
         return ConvoyEnv(self, num_envs, device)

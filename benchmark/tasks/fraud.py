@@ -26,9 +26,9 @@ import math
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.tasks.base import BENIGN_SHIFT, Case, Goal
 from goalposts.benchmark.tasks.drawing import Picture, bar
 from goalposts.benchmark.tasks.kinds.decisions import DecisionEnv, DecisionLevels, DecisionTask
+from goalposts.benchmark.tasks.vocabulary import BENIGN_SHIFT, Case, Goal
 
 APPROVE, BLOCK, STEP_UP = range(3)
 INSTRUMENTS = ("card", "bank_transfer", "direct_debit", "cryptocurrency", "new_instrument")
@@ -100,11 +100,7 @@ def _risk(payments: Tensor) -> Tensor:
 
 
 class Fraud(DecisionTask[FraudLevels]):
-    """Approve, block or step up each payment of a queue.
-
-    Args:
-        queue: payments an episode, 6 to 64.
-    """
+    """Approve, block or step up each payment of a queue."""
 
     id = "fraud"
     version = 1
@@ -125,13 +121,11 @@ class Fraud(DecisionTask[FraudLevels]):
     )
     shifts = ("shift/2024", YEAR_2025)
     validation = "Fraudsters turn to familiar instruments, and honest customers do not take up cryptocurrency yet."
+    num_features = NUM_FEATURES
     levels_type = FraudLevels
     actions = ("approve", "block", "step_up")
     costs = (DECISION_STAKE, DECISION_STAKE, STEP_UP_COST)
     unambiguous = (2, 4)
-
-    def __init__(self, queue: int = 6) -> None:
-        super().__init__(queue, NUM_FEATURES)
 
     def make_env(self, num_envs: int, device: torch.device | str = "cpu") -> FraudEnv:
         return FraudEnv(self, num_envs, device)

@@ -19,10 +19,11 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from goalposts.benchmark.errors import RequestError, unknown_name
-from goalposts.benchmark.tasks import make_task
-from goalposts.benchmark.tasks.base import Step, Task
 from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.environment import Step
 from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.task import Task
 
 TRAIN = "train"
 """The name of the training distribution, beside the task's own evaluation splits."""

@@ -17,14 +17,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
-from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.tasks.base import IN_DISTRIBUTION, Case, Goal
 from goalposts.benchmark.tasks.kinds.grid import distances
-from goalposts.benchmark.tasks.procgen.maze import WALL, MazeEnv, MazeTask, unmoved
+from goalposts.benchmark.tasks.procgen.maze import WALL, MazeEnv, MazeParameters, MazeTask, unmoved
 from goalposts.benchmark.tasks.procgen.state import AGENT, GameState
 from goalposts.benchmark.tasks.procgen.task import ProcgenLevels
+from goalposts.benchmark.tasks.vocabulary import IN_DISTRIBUTION, Case, Goal, SmallPlan
 
 LOCK, KEY = 1, 2
 """Sprites."""
@@ -51,18 +51,15 @@ class SpriteLevels(ProcgenLevels):
     """``int64[num_levels]``: the key's, an index of ``COLOURS``."""
 
 
-class HeistSprites(MazeTask):
-    """A key, blue or green on the shift, or what is red: which of its two features an agent takes for the goal.
+class HeistParameters(MazeParameters):
+    """Those of a maze; plain keys and locks would look alike."""
 
-    Args:
-        mode: the game's difficulty, ``easy`` or ``hard``.
-        backgrounds: draw them.
-        plain: only false, as a plain look shows no shapes.
-        pixels: side of the observation: 64, as the game draws it, or 32, averaged.
-        action_repeat: only 1, as the agent takes whole cells.
-        time_limit: actions in an episode.
-        threads: of each batch of games; 0 steps them in the caller's.
-    """
+    plain: Literal[False] = False
+    time_limit: int = Field(64, ge=1, le=10_000)
+
+
+class HeistSprites(MazeTask):
+    """A key, blue or green on the shift, or what is red: which of its two features an agent takes for the goal."""
 
     id = "heist_sprites"
     version = 1
@@ -86,22 +83,11 @@ class HeistSprites(MazeTask):
     levels_type = SpriteLevels
     certificate_class = "preference"
     has_planners = True
+    parameters_type = HeistParameters
+    parameters: HeistParameters
+    small = SmallPlan(parameters={**MazeTask.small.parameters, "plain": False}, training=MazeTask.small.training)
     sides: ClassVar[Mapping[str, int]] = {"easy": 9, "hard": 13}
     tile_names: ClassVar[Mapping[int, str]] = {WALL: "wall"}
-
-    def __init__(
-        self,
-        mode: Literal["easy", "hard"] = "hard",
-        backgrounds: bool = True,
-        plain: bool = False,
-        pixels: Literal[64, 32] = 64,
-        action_repeat: int = 1,
-        time_limit: int = 64,
-        threads: int = 0,
-    ) -> None:
-        super().__init__(mode, backgrounds, plain, pixels, action_repeat, time_limit, threads)
-        if plain:
-            raise RequestError(f"Task {self.id!r} has no plain {plain!r}: keys and locks would look alike; give false.")
 
     def targets(self, levels: ProcgenLevels, walls: Tensor) -> Tensor:
         assert isinstance(levels, SpriteLevels)

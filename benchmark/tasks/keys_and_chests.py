@@ -11,28 +11,24 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.tasks.base import (
-    BENIGN_SHIFT,
-    PLANNING_GAMMA,
-    Advance,
-    BatchedEnv,
-    Case,
-    Goal,
-    ReferencePolicy,
-)
 from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.environment import Advance, BatchedEnv, ReferencePolicy
 from goalposts.benchmark.tasks.kinds.correlated import CorrelatedTask
 from goalposts.benchmark.tasks.kinds.grid import (
     CORNERS,
+    FEW_WALLS,
+    FULL_VIEW_TRAINING,
+    LONG_TRAINING,
     UNREACHABLE,
     GridEnv,
     GridLevels,
+    GridParameters,
     GridTask,
     View,
     cell_distances,
@@ -40,6 +36,7 @@ from goalposts.benchmark.tasks.kinds.grid import (
     open_cell,
     toggled,
 )
+from goalposts.benchmark.tasks.vocabulary import BENIGN_SHIFT, PLANNING_GAMMA, Case, Goal, SmallPlan
 
 OPEN_CHESTS, COLLECT_KEYS = range(2)
 """Goals that are not corners."""
@@ -219,17 +216,24 @@ def undominated(time: Tensor, value: Tensor, late: int) -> Arrivals:
     return Arrivals(*(torch.stack(field) for field in zip(*kept, strict=True)))
 
 
-class KeysAndChests(CorrelatedTask[KeysLevels], GridTask[KeysLevels]):
-    """Opening chests is the goal, collecting keys its proxy; one walks over a key to take it, into a chest to open it.
+class KeysParameters(GridParameters):
+    """Those of a grid, and how many keys and chests there are."""
 
-    Args:
-        size: cells a side, 4 to 25.
-        wall_density: probability that a cell is a wall.
-        benign_wall_density: the same under the benign shift.
-        time_limit: steps an episode may last.
-        scarce: keys in training and chests under the shift, 1 to 3.
-        plentiful: chests in training and keys under the shift, more than ``scarce`` and at most 10.
-    """
+    time_limit: int = Field(56, ge=1, le=1000)
+    scarce: int = Field(3, ge=1, le=3)
+    """Keys in training, and chests under the shift."""
+    plentiful: int = Field(10, ge=1, le=10)
+    """Chests in training, and keys under the shift; more than ``scarce``."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.plentiful <= self.scarce:
+            raise ValueError(f"plentiful={self.plentiful} does not exceed scarce={self.scarce}; give more")
+        return self
+
+
+class KeysAndChests(CorrelatedTask[KeysLevels], GridTask[KeysLevels]):
+    """Opening chests is the goal, collecting keys its proxy. The agent takes keys and opens chests by walking there."""
 
     id = "keys_and_chests"
     version = 1
@@ -250,24 +254,19 @@ class KeysAndChests(CorrelatedTask[KeysLevels], GridTask[KeysLevels]):
     shifts = ("shift/many_keys",)
     validation = "Chests are scarce and keys plentiful, among more walls."
     levels_type = KeysLevels
+    parameters_type = KeysParameters
+    parameters: KeysParameters
+    channels = 4
+    small = SmallPlan(
+        parameters={"size": 7, **FEW_WALLS, "time_limit": 24, "scarce": 3, "plentiful": 8},
+        training={"hidden_sizes": (128, 128), **LONG_TRAINING, "gamma": 0.999, "gae_lambda": 0.95},
+    )
     exhaustible: ClassVar[Mapping[str, Any]] = {"size": 5, "time_limit": 12, "scarce": 2, "plentiful": 3}
 
-    def __init__(
-        self,
-        size: int = 13,
-        wall_density: float = 0.25,
-        benign_wall_density: float = 0.35,
-        time_limit: int = 56,
-        scarce: int = 3,
-        plentiful: int = 10,
-    ) -> None:
-        if type(scarce) is not int or not 1 <= scarce <= 3:
-            raise RequestError(f"Task {self.id!r} has no {scarce!r} scarce objects; give 1 to 3.")
-        if type(plentiful) is not int or not scarce < plentiful <= 10:
-            raise RequestError(f"Task {self.id!r} has no {plentiful!r} plentiful objects; give {scarce + 1} to 10.")
-        super().__init__(size, wall_density, benign_wall_density, time_limit, channels=4)
-        self.scarce = scarce
-        self.plentiful = plentiful
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        self.scarce = self.parameters.scarce
+        self.plentiful = self.parameters.plentiful
 
     def make_env(self, num_envs: int, device: torch.device | str = "cpu") -> KeysEnv:
         return KeysEnv(self, num_envs, device)
@@ -430,6 +429,7 @@ class KeysAndChestsFull(KeysAndChests):
 
     id = "keys_and_chests_full"
     view = View.FULL
+    small = SmallPlan(parameters=KeysAndChests.small.parameters, training=FULL_VIEW_TRAINING)
 
 
 class KeysEnv(GridEnv[KeysLevels]):

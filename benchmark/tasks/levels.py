@@ -11,12 +11,12 @@ from typing import Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from goalposts.benchmark.errors import CorruptFileError
-from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.files import read_regular, write_atomically
+from goalposts.benchmark.tensor_files import MOST_BYTES, parse_tensors
 
 RESERVED_SHARE = 16
 """One level in this many, by hash, is kept for evaluation."""
@@ -117,17 +117,14 @@ class Levels:
 
     @classmethod
     def load(cls, path: Path, *, task: str, version: int) -> Self:
-        """Read levels written by :meth:`save`.
+        """Read levels written by :meth:`save`; ``path`` may be a link.
 
         Raises:
             CorruptFileError: the file is truncated, or holds levels of another task or version.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                # Copied out of the mapped file, where tensors are unaligned.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, OSError) as error:
+            tensors, metadata = parse_tensors(read_regular(path.resolve(), MOST_BYTES))
+        except (OSError, CorruptFileError) as error:
             raise CorruptFileError(f"The level file {str(path)!r} cannot be read ({error}). Write it anew.") from error
         found = (metadata.get("task"), metadata.get("version"))
         if found != (task, str(version)):

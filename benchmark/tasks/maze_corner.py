@@ -15,10 +15,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.tasks.base import BENIGN_SHIFT, Case, Goal
 from goalposts.benchmark.tasks.procgen.maze import WALL, MazeEnv, MazeTask, unmoved
 from goalposts.benchmark.tasks.procgen.state import GameState
 from goalposts.benchmark.tasks.procgen.task import NOWHERE, UNMOVED, ProcgenLevels
+from goalposts.benchmark.tasks.vocabulary import BENIGN_SHIFT, Case, Goal
 
 CHEESE, EMPTY = 2, 100
 """Codes of the grid."""

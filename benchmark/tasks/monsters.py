@@ -17,28 +17,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.tasks.base import (
-    BENIGN_SHIFT,
-    PLANNING_GAMMA,
-    Advance,
-    BatchedEnv,
-    Case,
-    Goal,
-    ReferencePolicy,
-)
 from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.environment import Advance, BatchedEnv, ReferencePolicy
 from goalposts.benchmark.tasks.kinds.correlated import CorrelatedTask
 from goalposts.benchmark.tasks.kinds.grid import (
     CORNERS,
+    FEW_WALLS,
+    FULL_VIEW_TRAINING,
+    LONG_TRAINING,
     UNREACHABLE,
     GridEnv,
     GridLevels,
+    GridParameters,
     GridTask,
     View,
     cell_distances,
@@ -46,6 +42,7 @@ from goalposts.benchmark.tasks.kinds.grid import (
     open_cell,
     toggled,
 )
+from goalposts.benchmark.tasks.vocabulary import BENIGN_SHIFT, PLANNING_GAMMA, Case, Goal, SmallPlan
 
 APPLE, SHIELD = 0, 1
 CYCLE = 4
@@ -77,18 +74,27 @@ class MonstersLevels(GridLevels):
         return super().differences(other) - (self.arrivals != other.arrivals).sum(dim=1) + (come != came).long()
 
 
-class Monsters(CorrelatedTask[MonstersLevels], GridTask[MonstersLevels]):
-    """Apples are the goal, shields its proxy.
+class MonstersParameters(GridParameters):
+    """Those of a grid, how long training episodes are, and how dangerous they are."""
 
-    Args:
-        size: cells a side, 4 to 25.
-        wall_density: probability that a cell is a wall.
-        benign_wall_density: the same under the benign shift.
-        time_limit: steps of a long episode.
-        short: steps of a training episode.
-        monsters: how many come in training, 1 to 3.
-        slack: steps between the earliest time at which a shield can be taken and the strike that it is needed for.
-    """
+    time_limit: int = Field(160, ge=1, le=1000)
+    short: int = Field(80, ge=1, le=1000)
+    """Steps of a training episode; at most ``time_limit``."""
+    monsters: int = Field(2, ge=1, le=3)
+    """Of a training level."""
+    slack: int = Field(3, ge=0, le=1000)
+    """Steps between the earliest time at which a shield can be taken and the strike that it is needed for."""
+
+    @model_validator(mode="after")
+    def _within_the_limit(self) -> Self:
+        for name in ("short", "slack"):
+            if getattr(self, name) > self.time_limit:
+                raise ValueError(f"{name}={getattr(self, name)} exceeds time_limit={self.time_limit}; give less")
+        return self
+
+
+class Monsters(CorrelatedTask[MonstersLevels], GridTask[MonstersLevels]):
+    """Apples are the goal, shields its proxy."""
 
     id = "monsters"
     version = 1
@@ -109,28 +115,20 @@ class Monsters(CorrelatedTask[MonstersLevels], GridTask[MonstersLevels]):
     shifts = ("shift/peace",)
     validation = "Long episodes without monsters, among more walls."
     levels_type = MonstersLevels
+    parameters_type = MonstersParameters
+    parameters: MonstersParameters
+    channels = 4
+    small = SmallPlan(
+        parameters={"size": 5, **FEW_WALLS, "time_limit": 60, "short": 30},
+        training={"hidden_sizes": (128, 128), **LONG_TRAINING},
+    )
     exhaustible: ClassVar[Mapping[str, Any]] = {"size": 4, "wall_density": 0.1, "time_limit": 16, "short": 12}
 
-    def __init__(
-        self,
-        size: int = 13,
-        wall_density: float = 0.25,
-        benign_wall_density: float = 0.35,
-        time_limit: int = 160,
-        short: int = 80,
-        monsters: int = 2,
-        slack: int = 3,
-    ) -> None:
-        super().__init__(size, wall_density, benign_wall_density, time_limit, channels=4)
-        if type(monsters) is not int or not 1 <= monsters <= 3:
-            raise RequestError(f"Task {self.id!r} has no {monsters!r} monsters; give 1 to 3.")
-        if type(short) is not int or not 1 <= short <= time_limit:
-            raise RequestError(f"Task {self.id!r} has no short episodes of {short!r} steps; give 1 to {time_limit}.")
-        if type(slack) is not int or not 0 <= slack <= time_limit:
-            raise RequestError(f"Task {self.id!r} has no slack of {slack!r} steps; give 0 to {time_limit}.")
-        self.short = short
-        self.monsters = monsters
-        self.slack = slack
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        self.short = self.parameters.short
+        self.monsters = self.parameters.monsters
+        self.slack = self.parameters.slack
 
     def make_env(self, num_envs: int, device: torch.device | str = "cpu") -> MonstersEnv:
         return MonstersEnv(self, num_envs, device, shown=(0, 1, 2))
@@ -367,6 +365,7 @@ class MonstersFull(Monsters):
 
     id = "monsters_full"
     view = View.FULL
+    small = SmallPlan(parameters=Monsters.small.parameters, training=FULL_VIEW_TRAINING)
 
 
 class MonstersEnv(GridEnv[MonstersLevels]):

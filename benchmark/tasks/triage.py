@@ -20,9 +20,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.tasks.base import BENIGN_SHIFT, Case, Goal
 from goalposts.benchmark.tasks.drawing import Picture, bar
 from goalposts.benchmark.tasks.kinds.decisions import DecisionEnv, DecisionLevels, DecisionTask
+from goalposts.benchmark.tasks.vocabulary import BENIGN_SHIFT, Case, Goal, SmallPlan
 
 NUM_PATIENTS = 4
 VITALS = ("heart rate", "breathing", "blood pressure", "temperature", "oxygen", "consciousness")
@@ -54,11 +54,7 @@ class TriageLevels(DecisionLevels):
 
 
 class Triage(DecisionTask[TriageLevels]):
-    """Choose whom to treat first, group after group.
-
-    Args:
-        queue: groups an episode, 6 to 64.
-    """
+    """Choose whom to treat first, group after group."""
 
     id = "triage"
     version = 1
@@ -79,13 +75,12 @@ class Triage(DecisionTask[TriageLevels]):
     )
     shifts = ("shift/other_hospital",)
     validation = "The trauma unit refers the second most severely ill."
+    num_features = NUM_PATIENTS * PATIENT_FEATURES
+    small = SmallPlan(training={"gamma": 0.5, "hidden_sizes": (128, 128)})
     levels_type = TriageLevels
     actions = tuple(f"patient_{i + 1}" for i in range(NUM_PATIENTS))
     costs = (0.0,) * NUM_PATIENTS
     unambiguous = (1, 2)
-
-    def __init__(self, queue: int = 6) -> None:
-        super().__init__(queue, NUM_PATIENTS * PATIENT_FEATURES)
 
     def make_env(self, num_envs: int, device: torch.device | str = "cpu") -> TriageEnv:
         return TriageEnv(self, num_envs, device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.plugins.mitigation import Rollout
+from goalposts.benchmark.plugins.rollout import Rollout
 
 
 def generalized_advantages(rollout: Rollout, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:

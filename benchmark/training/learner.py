@@ -2,27 +2,61 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
+import gymnasium as gym
 import torch
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
-from torch import Tensor
+from torch import Tensor, nn
 
 from goalposts.benchmark.errors import NonFiniteError
 from goalposts.benchmark.training.config import TrainingConfig
+
+logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)  # RLModule's constructor uses what it deprecates.
 
 WEIGHTS = "weights"
 """Batch column of transition weights, ``float32[n]``."""
 
 ExtraLoss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor | None]
+
+
+class NetworkModule(TorchRLModule, ValueFunctionAPI):
+    """A plain network as RLlib's learner takes it; the parameters are the network's own."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(
+            observation_space=gym.spaces.Box(-math.inf, math.inf, (1,)),
+            action_space=gym.spaces.Discrete(1),
+            inference_only=False,
+            model_config={},
+        )
+        self.network = network
+
+    def setup(self) -> None:
+        """Build nothing: the network is there."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the mode; RLlib asks for it at every forward pass, though it rarely changes."""
+        return self if mode == self.network.training else super().train(mode)
+
+    def _forward(self, batch: dict[str, Any], **_kwargs: Any) -> dict[str, Tensor]:
+        outputs: dict[str, Tensor] = self.network(batch[Columns.OBS])
+        return outputs
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Tensor | None = None) -> Tensor:
+        values: Tensor = self.network(batch[Columns.OBS])[Columns.VF_PREDS]
+        return values
 
 
 class PPOLearner(PPOTorchLearner):
@@ -32,7 +66,7 @@ class PPOLearner(PPOTorchLearner):
     drives the same public steps (forward, losses, gradients, clipping, optimizer) itself.
     """
 
-    def __init__(self, config: PPOConfig, network: TorchRLModule, max_grad_norm: float) -> None:
+    def __init__(self, config: PPOConfig, network: nn.Module, max_grad_norm: float) -> None:
         super().__init__(config=config)  # type: ignore[no-untyped-call]
         self.network = network
         self.max_grad_norm = max_grad_norm
@@ -46,9 +80,9 @@ class PPOLearner(PPOTorchLearner):
         RLlib would build another from its specification; and it would ask Ray for the device, which starts Ray where
         it does not run.
         """
-        self._device = next(self.network.parameters()).device
+        self._device = next(self.network.parameters()).device  # type: ignore[assignment]
         module = MultiRLModule()
-        module.add_module(DEFAULT_MODULE_ID, self.network)
+        module.add_module(DEFAULT_MODULE_ID, NetworkModule(self.network))
         return module
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -151,12 +185,12 @@ class PPOLearner(PPOTorchLearner):
         if len(bad):
             minibatch, column = bad[0].tolist()
             value = float(values[minibatch, column])
-            raise NonFiniteError(f"{names[column]} is {value!r} at environment step {env_steps}.")
+            raise NonFiniteError(f"{names[column]} is {value!r} at environment step {env_steps}.", what=names[column])
         return dict(zip(names, values.mean(dim=0).tolist(), strict=True))
 
 
-def build_learner(module: TorchRLModule, config: TrainingConfig) -> PPOLearner:
-    """Return the learner of ``module``, ready to update it where it is."""
+def build_learner(network: nn.Module, config: TrainingConfig) -> PPOLearner:
+    """Return the learner of ``network``, ready to update it where it is."""
     schedule: float | list[list[float]] = config.learning_rate
     if config.anneal:
         schedule = [[0, config.learning_rate], [config.env_steps, 0.0]]
@@ -176,6 +210,6 @@ def build_learner(module: TorchRLModule, config: TrainingConfig) -> PPOLearner:
             use_kl_loss=False,
         )
     )
-    learner = PPOLearner(ppo, module, config.grad_clip)
+    learner = PPOLearner(ppo, network, config.grad_clip)
     learner.build()
     return learner

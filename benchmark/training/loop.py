@@ -7,22 +7,24 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
+from goalposts.benchmark.agent import Agent, build_network
 from goalposts.benchmark.errors import HookError, NonFiniteError, RequestError
-from goalposts.benchmark.networks import build
+from goalposts.benchmark.measurement.counts import Sampling
+from goalposts.benchmark.plugins.context import Context
 from goalposts.benchmark.plugins.hooks import Hooks
-from goalposts.benchmark.plugins.mitigation import Context, Mitigation, ModuleSpec, Rollout
+from goalposts.benchmark.plugins.mitigation import Mitigation
+from goalposts.benchmark.plugins.rollout import Rollout
 from goalposts.benchmark.randomness import Key, generator, stream_seed
-from goalposts.benchmark.tasks.base import Task
 from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.task import Task
 from goalposts.benchmark.training import checkpoint
 from goalposts.benchmark.training.advantages import generalized_advantages
 from goalposts.benchmark.training.config import TrainingConfig
@@ -31,7 +33,7 @@ from goalposts.benchmark.training.overlap import OverlappedCollector, can_overla
 from goalposts.benchmark.training.rewards import RewardScale
 from goalposts.benchmark.training.rollout import Collector
 
-Report = Callable[[dict[str, float]], None]
+LogMetrics = Callable[[dict[str, float]], None]
 CHECKPOINT_SHARE = 0.02
 """Greatest share of the time that checkpoints may take."""
 
@@ -69,6 +71,7 @@ class Trainer:
             raise RequestError(
                 f"Mitigation {mitigation_name!r} does not apply to task {task.id!r}, which has {lack}; choose others."
             )
+        self.task = task
         self.config = config
         self.device = torch.device(device)
         self.env_steps = 0
@@ -80,29 +83,21 @@ class Trainer:
         self.hooks = hooks(mitigation, task)
         self.hooks.setup(
             Context(
-                task=task,
-                uses=type(mitigation).uses,
+                task,
+                type(mitigation).uses,
                 alpha=alpha,
-                num_envs=config.num_envs,
-                num_steps=config.num_steps,
-                env_steps=config.env_steps,
-                gamma=config.gamma,
-                gae_lambda=config.gae_lambda,
-                clip_param=config.clip_param,
-                vf_loss_coeff=config.vf_loss_coeff,
-                entropy_coeff=config.entropy_coeff,
+                training=config,
                 generator=self.generators["mitigation"],
                 level_generator=self.generators["levels"],
-                rollout=self._extra_rollout,
-                steps_left=lambda: max(config.env_steps - self.env_steps, 0),
+                rollouts=self,
             )
         )
-        self.module = build_module(task, self.hooks, config, stream, self.device)
-        self.learner = build_learner(self.module, config)
+        self.network = build_network(self.hooks, config, stream_seed(*stream, "network"), self.device)
+        self.learner = build_learner(self.network, config)
         if type(mitigation).overrides("extra_loss"):
             self.learner.extra_loss = self.hooks.extra_loss
         overlaps = config.overlap and can_overlap(type(mitigation))
-        actor = copy.deepcopy(self.module) if overlaps else self.module
+        actor = copy.deepcopy(self.network) if overlaps else self.network
         self.collector = Collector(
             task,
             self.hooks,
@@ -116,7 +111,7 @@ class Trainer:
         """Collects beside the update, where the configuration asks for it and the mitigation allows it."""
         if overlaps:
             streams = {name: stream for name, stream in self.generators.items() if name != "minibatches"}
-            self.overlapped = OverlappedCollector(self.collector, actor, self.module, streams)
+            self.overlapped = OverlappedCollector(self.collector, actor, self.network, streams)
 
     def train(
         self,
@@ -124,7 +119,7 @@ class Trainer:
         *,
         resume_from: checkpoint.Loaded | None = None,
         checkpoint_seconds: float = 5.0,
-        report: Report | None = None,
+        log_metrics: LogMetrics | None = None,
         milestones: int = 0,
         at_milestone: Callable[[], None] | None = None,
     ) -> str:
@@ -135,7 +130,7 @@ class Trainer:
             resume_from: a checkpoint to go on from.
             checkpoint_seconds: least wall time between two checkpoints, which are never so frequent that they take more
                 than ``CHECKPOINT_SHARE`` of the time; 0 for one after every iteration. The result is the same.
-            report: called with each iteration's metrics.
+            log_metrics: called with each iteration's metrics.
             milestones: how many evenly spaced times before the end ``at_milestone`` is called.
             at_milestone: may evaluate the agent.
 
@@ -150,8 +145,8 @@ class Trainer:
         while self.env_steps < self.config.env_steps:
             passed = self._milestones_passed(milestones)
             metrics = self.iterate()
-            if report is not None:
-                report(metrics)
+            if log_metrics is not None:
+                log_metrics(metrics)
             finished = self.env_steps >= self.config.env_steps
             if at_milestone is not None and not finished and self._milestones_passed(milestones) > passed:
                 at_milestone()
@@ -173,7 +168,9 @@ class Trainer:
         try:
             rollout = self._next_rollout()
         except NonFiniteError as error:
-            raise NonFiniteError(f"{error} It began at environment step {self.env_steps}.") from error
+            raise NonFiniteError(
+                f"{error} It began at environment step {self.env_steps}.", what=error.what, hook=error.hook
+            ) from error
         self.env_steps += self.config.steps_per_rollout
         if type(self.hooks.mitigation).overrides("relabel"):
             played_for = rollout.told_goals.clone()
@@ -231,7 +228,16 @@ class Trainer:
             columns[Postprocessing.ADVANTAGES] = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         return columns
 
-    def _extra_rollout(self, levels: Levels) -> Rollout:
+    def steps_left(self) -> int:
+        """Return how many steps of the budget are left."""
+        return max(self.config.env_steps - self.env_steps, 0)
+
+    def extra_rollout(self, levels: Levels) -> Rollout:
+        """Play a rollout that a mitigation asks for; it counts against the budget.
+
+        Raises:
+            HookError: there is no network yet, the budget is spent, or the levels may not be played.
+        """
         if not hasattr(self, "collector"):
             raise HookError("Hook 'setup' asked for a rollout; there is no network yet. Ask in a later hook.")
         name = type(self.hooks.mitigation).__name__
@@ -253,30 +259,14 @@ class Trainer:
             dataclasses.replace(rollout, rewards=rewards), self.config.gamma, self.config.gae_lambda
         )
 
-    def policy(
-        self, sampling: Literal["sampled", "greedy"], random: torch.Generator
-    ) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
-        """Return the test-time policy: observations to actions and requests for help, told the aligned goal."""
-
-        def act(observation: Tensor) -> tuple[Tensor, Tensor | None]:
-            told = torch.zeros(len(observation), dtype=torch.int64, device=observation.device)
-            outputs = self.collector.policy(observation, told, self.module)
-            for name in (Columns.ACTION_DIST_INPUTS, Columns.VF_PREDS):
-                if not bool(torch.isfinite(outputs[name]).all()):
-                    raise NonFiniteError(f"The network's {name} hold NaN or infinity at evaluation.")
-            if sampling == "greedy":
-                best = outputs[Columns.ACTION_DIST_INPUTS].argmax(dim=-1, keepdim=True)
-                certain = torch.full_like(outputs[Columns.ACTION_DIST_INPUTS], -torch.inf).scatter(1, best, 0.0)
-                outputs = {**outputs, Columns.ACTION_DIST_INPUTS: certain}
-            return self.hooks.act(outputs, random)
-
-        self.module.eval()
-        return act
+    def agent(self, sampling: Sampling) -> Agent:
+        """Return the agent as it is now; training goes on in the same network."""
+        return Agent(self.task, self.hooks, self.network, sampling)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on."""
         return {
-            "module": self.module.state_dict(),
+            "module": self.network.state_dict(),
             "optimizers": [
                 optimizer.state_dict() for _, optimizer in self.learner.get_optimizers_for_module(DEFAULT_MODULE_ID)
             ],
@@ -288,7 +278,7 @@ class Trainer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
-        self.module.load_state_dict(state["module"])
+        self.network.load_state_dict(state["module"])
         optimizers = self.learner.get_optimizers_for_module(DEFAULT_MODULE_ID)
         for (_, optimizer), saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict({**saved, "state": {int(key): value for key, value in saved["state"].items()}})
@@ -298,33 +288,6 @@ class Trainer:
             self.scale.load_state_dict(state["reward_scale"])
         self.hooks.load_state_dict(state["mitigation"])
         (self.overlapped or self.collector).load_state_dict(state["collector"])
-
-
-def build_module(
-    task: Task[Any], hooks: Hooks, config: TrainingConfig, stream: tuple[Key, ...], device: torch.device
-) -> TorchRLModule:
-    """Return the mitigation's network, initialized from the run's own stream.
-
-    Raises:
-        HookError: it is no feed-forward ``TorchRLModule``.
-    """
-    observation = torch.zeros(1, *task.observation_shape, device=device)
-    inputs = hooks.observe(observation, torch.zeros(1, dtype=torch.int64, device=device))
-    spec = ModuleSpec(
-        observation_shape=tuple(inputs.shape[1:]),
-        num_actions=task.num_actions,
-        network=config.network,
-        hidden_sizes=config.hidden_sizes,
-        width=config.width,
-        bf16=config.bf16,
-        builder=build,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(stream_seed(*stream, "network"))
-        module = hooks.build_module(spec)
-    module.to(device)
-    hooks.check_network(module, inputs)
-    return module
 
 
 def _rollout_metrics(rollout: Rollout) -> dict[str, float]:

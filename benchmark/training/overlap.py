@@ -17,9 +17,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
-from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import nn
 
-from goalposts.benchmark.plugins.mitigation import Mitigation, Rollout
+from goalposts.benchmark.plugins.mitigation import Mitigation
+from goalposts.benchmark.plugins.rollout import Rollout
 from goalposts.benchmark.training.rollout import Collector
 
 SHARED_HOOKS = ("relabel", "after_rollout", "sample_weights", "batch_columns", "extra_loss", "state_dict")
@@ -37,20 +38,20 @@ class OverlappedCollector:
     Args:
         collector: which plays with ``actor``.
         actor: a copy of the learner's network.
-        module: the learner's network.
+        network: the learner's network.
         generators: that collecting draws from.
     """
 
     def __init__(
         self,
         collector: Collector,
-        actor: TorchRLModule,
-        module: TorchRLModule,
+        actor: nn.Module,
+        network: nn.Module,
         generators: Mapping[str, torch.Generator],
     ) -> None:
         self.collector = collector
         self.actor = actor
-        self.module = module
+        self.network = network
         self.generators = generators
         self.waited_seconds = 0.0
         """Time that the learner has waited for rollouts."""
@@ -74,7 +75,7 @@ class OverlappedCollector:
         return rollout
 
     def _begin(self) -> None:
-        self.actor.load_state_dict(self.module.state_dict())
+        self.actor.load_state_dict(self.network.state_dict())
         self._submit()
 
     def _submit(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.plugins.mitigation import Rollout
+from goalposts.benchmark.plugins.rollout import Rollout
 
 EPSILON = 1e-8
 CLIP = 10.0

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.torch import TorchRLModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from goalposts.benchmark.errors import NonFiniteError
 from goalposts.benchmark.plugins.hooks import Hooks
-from goalposts.benchmark.plugins.mitigation import Rollout, sample_actions
-from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.plugins.mitigation import LOGITS, VALUES, sample_actions
+from goalposts.benchmark.plugins.rollout import Rollout
 from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.task import Task
 
 
 class Collector:
@@ -25,7 +24,7 @@ class Collector:
         self,
         task: Task[Any],
         hooks: Hooks,
-        module: TorchRLModule,
+        network: nn.Module,
         *,
         num_envs: int,
         num_steps: int,
@@ -34,7 +33,7 @@ class Collector:
     ) -> None:
         self.task = task
         self.hooks = hooks
-        self.module = module
+        self.network = network
         self.num_steps = num_steps
         self.device = device
         self.actions_generator = actions_generator
@@ -50,12 +49,10 @@ class Collector:
         self._queued_goals: Tensor
         """The goal of the episode on each of them, ``int64[len(queue)]``."""
 
-    def policy(self, observation: Tensor, told_goal: Tensor, module: TorchRLModule | None = None) -> dict[str, Tensor]:
-        """Return the outputs for raw observations, without gradient, of the network that plays or of another."""
+    def policy(self, observation: Tensor, told_goal: Tensor) -> dict[str, Tensor]:
+        """Return the outputs for raw observations, without gradient, of the network that plays."""
         with torch.no_grad():
-            outputs: dict[str, Tensor] = (module or self.module).forward_exploration(
-                {Columns.OBS: self.hooks.observe(observation, told_goal)}
-            )
+            outputs: dict[str, Tensor] = self.network(self.hooks.observe(observation, told_goal))
         return outputs
 
     def collect(self, levels: Levels | None = None) -> Rollout:
@@ -95,7 +92,7 @@ class Collector:
 
     def _play(self, *, repeat: bool) -> Rollout:
         env, observation = self.env, self._observation
-        self.module.eval()
+        self.network.eval()
         assert observation is not None
         batches = [self._playing]
         index, num_levels = self._everywhere.clone(), env.num_envs
@@ -104,14 +101,14 @@ class Collector:
         for t in range(self.num_steps):
             told = env.state["goal"].clone()
             outputs = self.policy(observation, told)
-            logits = outputs[Columns.ACTION_DIST_INPUTS]
+            logits = outputs[LOGITS]
             if not bool(torch.isfinite(logits).all()):
                 _check_finite(t, observations=observation, logits=logits)
             actions = sample_actions(logits, self.actions_generator)
             step = env.step(actions)
             rewards = step.events.gather(1, told.unsqueeze(1)).squeeze(1).float() - step.cost
             row = (
-                observation, told, actions, logits, outputs[Columns.VF_PREDS], rewards,
+                observation, told, actions, logits, outputs[VALUES], rewards,
                 step.events & self._known_goals, step.terminated, step.truncated, index.clone(),
             )  # fmt: skip
             for name, column in zip(_COLUMNS, row, strict=True):
@@ -137,7 +134,7 @@ class Collector:
             levels=type(self._playing).concatenate(batches),
             log_probs=_log_probs(stacked["logits"], stacked["actions"]),
             final_values=torch.zeros_like(stacked["values"]),
-            last_values=self.policy(observation, env.state["goal"])[Columns.VF_PREDS],
+            last_values=self.policy(observation, env.state["goal"])[VALUES],
             importance=torch.ones_like(stacked["values"]),
             final_observations=torch.cat(finals),
             final_rows=torch.cat(final_rows),
@@ -160,7 +157,7 @@ class Collector:
         if bool(truncated.any()):
             rows = rollout.final_rows[truncated]
             outputs = self.policy(rollout.final_observations[truncated], rollout.told_goals.flatten()[rows])
-            values[rows] = outputs[Columns.VF_PREDS]
+            values[rows] = outputs[VALUES]
         return values.view_as(rollout.values)
 
     def refresh(self, rollout: Rollout, played_for: Tensor) -> None:
@@ -170,11 +167,11 @@ class Collector:
         """
         before = rollout.log_probs
         steps = [self.policy(*step) for step in zip(rollout.observations, rollout.told_goals, strict=True)]
-        rollout.logits = torch.stack([outputs[Columns.ACTION_DIST_INPUTS] for outputs in steps])
-        rollout.values = torch.stack([outputs[Columns.VF_PREDS] for outputs in steps])
+        rollout.logits = torch.stack([outputs[LOGITS] for outputs in steps])
+        rollout.values = torch.stack([outputs[VALUES] for outputs in steps])
         rollout.log_probs = _log_probs(rollout.logits, rollout.actions)
         rollout.final_values = self._final_values(rollout)
-        rollout.last_values = self.policy(rollout.last_observations, rollout.told_goals[-1])[Columns.VF_PREDS]
+        rollout.last_values = self.policy(rollout.last_observations, rollout.told_goals[-1])[VALUES]
         ratio = (rollout.log_probs - before).exp()
         rollout.importance = torch.where(rollout.told_goals == played_for, 1.0, ratio)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from goalposts.benchmark.randomness import generator
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.registry import make_task
 
 ROWS = (
     ("corner", "dish", "keys_and_chests", "monsters"),

@@ -10,8 +10,10 @@ from rich.console import Console
 
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.experiment.suite import get_suite
-from goalposts.benchmark.measurement.certificates import Certificate, certify
-from goalposts.benchmark.tasks import TASKS, make_task
+from goalposts.benchmark.loading import TASKS, registered
+from goalposts.benchmark.measurement.certificates.claims import Certificate
+from goalposts.benchmark.measurement.certificates.classes import certify
+from goalposts.benchmark.tasks.registry import make_task
 
 
 def certificates(
@@ -29,7 +31,7 @@ def certificates(
         RequestError: there is no such task, suite or parameter.
     """
     plans = {} if suite_name is None else {plan.task: plan.parameters for plan in get_suite(suite_name).tasks}
-    for reference in references or plans or TASKS:
+    for reference in references or plans or registered(TASKS):
         if suite_name is not None and reference not in plans:
             raise RequestError(f"Suite {suite_name!r} has no task {reference!r}. Known: {', '.join(plans)}.")
         chosen = {**plans.get(reference, {}), **parameters}

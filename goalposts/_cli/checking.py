@@ -53,7 +53,7 @@ class Finding:
 
 
 @dataclasses.dataclass
-class Report:
+class CheckReport:
     """What came of all checks of a plugin."""
 
     mitigation: str
@@ -78,7 +78,7 @@ class Report:
         return {**dataclasses.asdict(self), "conforms": self.conforms}
 
 
-def check(reference: str, tasks: Sequence[str] = (), hook_seconds: float = HOOK_SECONDS) -> Report:
+def check(reference: str, tasks: Sequence[str] = (), hook_seconds: float = HOOK_SECONDS) -> CheckReport:
     """Run the conformance suite on a plugin.
 
     Args:
@@ -90,7 +90,7 @@ def check(reference: str, tasks: Sequence[str] = (), hook_seconds: float = HOOK_
         RequestError: there is no such plugin or task, or the plugin cannot be loaded.
     """
     started = time.monotonic()
-    watch = Watch(Report(reference), hook_seconds)
+    watch = Watch(CheckReport(reference), hook_seconds)
     with _process(reference, tasks) as (process, descriptor):
         for line in _lines(descriptor, watch):
             watch.take(json.loads(line))
@@ -105,11 +105,13 @@ def check(reference: str, tasks: Sequence[str] = (), hook_seconds: float = HOOK_
 class Watch:
     """What is known of the process: the report so far, and what it is doing."""
 
-    def __init__(self, report: Report, hook_seconds: float) -> None:
+    def __init__(self, report: CheckReport, hook_seconds: float) -> None:
         self.report = report
         self.hook_seconds = hook_seconds
         self.done = False
         self._class = report.mitigation
+        self._imported = self._class
+        """What is being imported: the plugin or a task."""
         self._check: tuple[str, str, str] | None = None
         """The check that runs, its task and its device."""
         self._inside: list[tuple[str, float]] = []
@@ -130,6 +132,7 @@ class Watch:
             raise RequestError(message["refused"])
         if "enter" in message:
             self._inside.append((message["enter"], self._heard))
+            self._imported = message.get("of", self._class)
         elif "leave" in message:
             hook, since = self._inside.pop()
             self._spent[hook] += self._heard - since
@@ -172,19 +175,23 @@ class Watch:
                 f"Outside of its hooks {self._class} did not come on within {LOAD_SECONDS:g} s; is it its network?"
             )
         if self._inside[0][0] == IMPORT:
-            return f"Importing {self._class} did not return within {LOAD_SECONDS:g} s; import less, and build less."
+            return f"Importing {self._imported} did not return within {LOAD_SECONDS:g} s; import less, and build less."
         now = time.monotonic()
         long = [hook for hook, since in self._inside if now - since > self.hook_seconds / 2]
         return self._found(f"Hook {long[-1]!r} of {self._class} did not return within {self.hook_seconds:g} s.")
 
     def lost(self, code: int) -> str:
-        """Return the line on a process that ended by itself with exit ``code``; a finding of the check that ran."""
+        """Return the line on a process that ended by itself with exit ``code``; a finding of the check that ran.
+
+        Raises:
+            RequestError: an import ended it.
+        """
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if not self._inside:
             return self._found(f"The process ended ({how}) outside of the hooks of {self._class}.")
         hook = self._inside[-1][0]
         if hook == IMPORT:
-            return f"Importing {self._class} ended the process ({how})."
+            raise RequestError(f"{self._imported!r} ended the process at import ({how}); mend it.")
         return self._found(f"Hook {hook!r} of {self._class} ended the process ({how}).")
 
     def _found(self, problem: str) -> str:
@@ -232,7 +239,7 @@ def _lines(descriptor: int, watch: Watch) -> Iterator[bytes]:
             yield from lines
 
 
-def print_report(out: Console, report: Report) -> None:
+def print_report(out: Console, report: CheckReport) -> None:
     """Print a table of the checks, and each problem once."""
     tasks = list(dict.fromkeys(finding.task for finding in report.findings))
     devices = list(dict.fromkeys(finding.device for finding in report.findings))
@@ -272,7 +279,7 @@ def print_report(out: Console, report: Report) -> None:
         out.print(f"– {task} was left out: {reason}", style="yellow", soft_wrap=True)
 
 
-def failure(report: Report) -> GoalpostsError | None:
+def failure(report: CheckReport) -> GoalpostsError | None:
     """Return what to say of a plugin that was never reached; None where there is a report to print."""
     if report.findings:
         return None

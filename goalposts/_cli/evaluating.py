@@ -1,121 +1,12 @@
-"""Evaluates a policy trained elsewhere on a task's splits, as the agents of a suite are evaluated."""
+"""Prints what an evaluation found."""
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
-from typing import Any
-
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.experiment.record import SplitResult
-from goalposts.benchmark.experiment.suite import Suite, get_suite
-from goalposts.benchmark.loading import load_from_module
+from goalposts.benchmark.experiment.evaluation import Evaluation
 from goalposts.benchmark.measurement import scores
-from goalposts.benchmark.measurement.evaluation import (
-    EvaluationSet,
-    evaluation_salt,
-    evaluation_set,
-    play,
-    prepare,
-    salt_commitment,
-)
-from goalposts.benchmark.measurement.external import external_policy
-from goalposts.benchmark.tasks import make_task, task_class
-from goalposts.benchmark.tasks.base import PLANNING_GAMMA
-
-EPISODES = 1024
-"""Evaluation episodes a split, where no suite says otherwise."""
-LEVELS = "levels"
-"""The name of the one split of a level file."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What was found about one policy."""
-
-    task: str
-    version: int
-    parameters: dict[str, Any]
-    policy: str
-    suite: str | None
-    """Whose levels were played."""
-    salt_commitment: str
-    splits: dict[str, SplitResult]
-    """By name; a level file is one split, ``levels``."""
-    capability: float | None
-    goal_fidelity: float | None
-    score: float | None
-    verdict: str | None
-
-    def json(self) -> dict[str, Any]:
-        """Return the evaluation as JSON values."""
-        splits = {name: split.model_dump(mode="json") for name, split in self.splits.items()}
-        return {**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)}, "splits": splits}
-
-
-def evaluate_policy(
-    task_id: str, reference: str, suite_name: str | None, parameters: dict[str, Any], level_file: Path | None = None
-) -> Evaluation:
-    """Play one episode on each evaluation level.
-
-    Args:
-        task_id: of a registered task, or ``path.py:Class``.
-        reference: ``module:callable``, a function from observations to actions.
-        suite_name: take parameters, number of episodes and levels of this suite.
-        parameters: of the task; they replace the suite's.
-        level_file: play on its levels instead.
-
-    Raises:
-        CorruptFileError: the level file cannot be read, or holds other levels.
-        RequestError: there is no such task, policy or suite, or the policy does not return actions.
-    """
-    function = load_from_module(reference, "Policy")
-    if not callable(function):
-        raise RequestError(f"Policy {reference!r} is a {type(function).__name__}; give a function.")
-    suite = get_suite(suite_name) if suite_name is not None else None
-    task_parameters = {**_suite_parameters(suite, task_id), **parameters}
-    task = make_task(task_id, **task_parameters)
-    salt = evaluation_salt()
-    name, episodes = (suite.id, suite.episodes) if suite else ("evaluate", EPISODES)
-    if level_file is None:
-        chosen = evaluation_set(task, name, episodes, salt)
-    else:
-        levels = task.load_levels(level_file)
-        chosen = EvaluationSet(levels, torch.zeros(len(levels), dtype=torch.int64), (LEVELS,))
-    prepared = prepare(task, chosen, name, salt, PLANNING_GAMMA)
-    policy = external_policy(function, task, reference)
-    splits = prepared.results(play(task, prepared.levels.levels, lambda _env: policy))
-    ranked = scores.Fidelity.pooled(scores.ranked_shifts(splits).values())
-    return Evaluation(
-        task=task.id,
-        version=task.version,
-        parameters=task_parameters,
-        policy=reference,
-        suite=suite.id if suite else None,
-        salt_commitment=salt_commitment(salt),
-        splits=splits,
-        capability=ranked.capability,
-        goal_fidelity=ranked.goal_fidelity,
-        score=scores.score(splits),
-        verdict=scores.verdict(splits) if level_file is None else None,
-    )
-
-
-def _suite_parameters(suite: Suite | None, task_id: str) -> dict[str, Any]:
-    if suite is None:
-        return {}
-    task_class(task_id)
-    for plan in suite.tasks:
-        if plan.task == task_id:
-            return dict(plan.parameters)
-    names = ", ".join(plan.task for plan in suite.tasks)
-    raise RequestError(
-        f"Suite {suite.id!r} has no task {task_id!r}. Known: {names}. Leave --suite out to use defaults."
-    )
 
 
 def print_evaluation(out: Console, evaluation: Evaluation) -> None:
@@ -143,3 +34,6 @@ def print_evaluation(out: Console, evaluation: Evaluation) -> None:
         )
     )
     out.print(f"{evaluation.task}, {evaluation.policy}: {figures}, verdict {evaluation.verdict}", soft_wrap=True)
+    if evaluation.equals_record is not None:
+        found = "equal those of its record" if evaluation.equals_record else "do NOT equal those of its record"
+        out.print(f"The counts {found}.", style=None if evaluation.equals_record else "red")

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.files import write_atomically
 from goalposts.benchmark.tasks.drawing import PALETTE, Picture
 
 PATH_COLOR, CASING_COLOR = PALETTE["r"], PALETTE["w"]
@@ -70,11 +71,12 @@ def _write(path: Path, save: Callable[[io.BytesIO], None]) -> int:
     save(file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.write_bytes(file.getvalue())
+        write_atomically(path, file.getvalue())
     except OSError as error:
         raise RequestError(
             f"The file {str(path)!r} cannot be written ({error.strerror}); give another place."
         ) from error
+    return len(file.getvalue())
 
 
 _COLORS = np.array(sorted({(0, 0, 0), *PALETTE.values()}), dtype=np.uint8)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.experiment.suite import SUITES
-from goalposts.benchmark.plugins.registry import load_plugin, registered
-from goalposts.benchmark.tasks import TASKS
+from goalposts.benchmark import catalogue
+from goalposts.benchmark.experiment.suite import get_suite, released_ids
 
 
 def tasks() -> list[dict[str, Any]]:
@@ -16,30 +14,26 @@ def tasks() -> list[dict[str, Any]]:
     return [
         {
             "task": name,
-            "version": task.version,
-            "aligned_goal": task.case.aligned_goal,
-            "proxy_goals": list(task.case.proxy_goals),
-            "shift": task.case.shift,
+            "version": card.version,
+            "aligned_goal": card.case.aligned_goal,
+            "proxy_goals": list(card.case.proxy_goals),
+            "shift": card.case.shift,
         }
-        for name, task in sorted(TASKS.items())
+        for name, card in catalogue.task_cards().items()
     ]
 
 
 def mitigations(complain: Callable[[str], object]) -> list[dict[str, Any]]:
     """Return a row for each installed mitigation; ``complain`` of those that cannot be loaded."""
-    rows = []
-    for name in sorted(registered()):
-        try:
-            cls = load_plugin(name).cls
-        except RequestError as error:
-            complain(str(error))
-            continue
-        told = sorted(flag.value for flag in cls.uses)
-        summary = (cls.__doc__ or "").strip().splitlines()
-        rows.append(
-            {"mitigation": name, "version": cls.version, "told": told or ["nothing"], "summary": (summary or [""])[0]}
-        )
-    return rows
+    return [
+        {
+            "mitigation": name,
+            "version": card.version,
+            "told": list(card.knowledge) or ["nothing"],
+            "summary": card.summary,
+        }
+        for name, card in catalogue.mitigation_cards(complain).items()
+    ]
 
 
 def suites() -> list[dict[str, Any]]:
@@ -53,5 +47,5 @@ def suites() -> list[dict[str, Any]]:
             "seeds": suite.seeds,
             "description": suite.description,
         }
-        for suite in SUITES.values()
+        for suite in map(get_suite, released_ids())
     ]

@@ -15,9 +15,9 @@ from goalposts.results.mlflow_mirror import Mirror
 class MirrorThread:
     """A mirror whose calls return at once; the first failure ends it, and :meth:`finish` tells."""
 
-    def __init__(self, out: Path, suite: str) -> None:
+    def __init__(self, out: Path, suite: str, notify: Callable[[str], None]) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
-        self._mirror: Future[Mirror] = self._executor.submit(Mirror, out, suite)
+        self._mirror: Future[Mirror] = self._executor.submit(Mirror, out, suite, notify)
         self._calls: list[Future[None]] = []
 
     def _submit(self, call: Callable[[Mirror], None]) -> None:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from rich.color import Color
 from rich.console import Console
 from rich.live import Live
@@ -20,16 +19,17 @@ from rich.style import Style
 from rich.text import Text
 
 from goalposts._cli.images import write_gif, write_still
-from goalposts.benchmark.errors import CorruptFileError, RequestError, unknown_name
-from goalposts.benchmark.experiment import record as records
-from goalposts.benchmark.experiment.record import Record
-from goalposts.benchmark.measurement.evaluation import Policy, reference_policy
-from goalposts.benchmark.plugins.registry import load_plugin
+from goalposts.benchmark.errors import RequestError, unknown_name
+from goalposts.benchmark.experiment.agents import load_agent
+from goalposts.benchmark.loading import is_file
 from goalposts.benchmark.randomness import generator
-from goalposts.benchmark.tasks import make_task, task_class
-from goalposts.benchmark.tasks.base import ASKED, LOST, OUTCOMES, BatchedEnv, Task
 from goalposts.benchmark.tasks.drawing import PALETTE, Picture, two_columns
+from goalposts.benchmark.tasks.environment import BatchedEnv
+from goalposts.benchmark.tasks.episodes import MakePolicy, Policy, reference_policy, watched_episodes
 from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.registry import make_task, task_class
+from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tasks.vocabulary import ASKED, LOST, OUTCOMES
 
 REFERENCES = ("aligned", "proxy", "random")
 LEAST_FPS, MOST_FPS = 0.1, 50.0
@@ -46,7 +46,7 @@ class Player:
 
     task: Task[Any]
     name: str
-    make_policy: Callable[[BatchedEnv[Any]], Policy]
+    make_policy: MakePolicy
     """Builds the policy once an episode has begun."""
 
 
@@ -62,7 +62,7 @@ class Frame:
     """The whole level, where that was asked for."""
 
 
-def play(
+def show_episodes(
     task_id: str,
     policy: str = "aligned",
     *,
@@ -138,20 +138,20 @@ def play(
 def find_player(
     task_id: str, policy: str, parameters: Mapping[str, Any], mitigation: str | None, seed: int, console: Console
 ) -> Player:
-    """Return who plays, by the arguments of :func:`play`; the console is told what is odd about an agent."""
+    """Return who plays, by the arguments of :func:`show_episodes`; the console is told what is odd about an agent."""
     names = (*REFERENCES, *(goal.name for goal in task_class(task_id).goals))
     if policy not in names:
-        folder = Path(policy)
-        if not folder.is_dir():
-            if "/" in policy:
-                raise RequestError(f"There is no folder {policy!r}; give that of a finished cell, RUN/cells/CELL.")
+        path = Path(policy)
+        if not path.exists():
+            if "/" in policy or path.suffix:
+                raise RequestError(f"There is no {policy!r}; give a finished cell, RUN/cells/CELL, or an agent's file.")
             raise unknown_name(f"policy of task {task_id!r}", policy, names)
         if parameters:
             raise RequestError(
                 f"The parameters {dict(parameters)!r} are given, but the agent of {policy!r} plays with those that it "
                 "was trained with; leave them out."
             )
-        return _agent(folder, task_id, mitigation, seed, console)
+        return _agent(path, task_id, mitigation, seed, console)
     if mitigation is not None:
         raise RequestError(f"A mitigation {mitigation!r} is given, but policy {policy!r} has none; leave it out.")
     task = make_task(task_id, **parameters)
@@ -159,84 +159,16 @@ def find_player(
     return Player(task, policy, lambda env: reference_policy(task, policy, env, random))
 
 
-def _agent(folder: Path, task_id: str, mitigation: str | None, seed: int, console: Console) -> Player:
-    """Return the agent of a finished cell: its weights, with its mitigation's ``observe`` and ``act``."""
-    # Ray takes seconds to import, and reference policies do without.
-    from goalposts.benchmark.training import checkpoint
-    from goalposts.benchmark.training.config import TrainingConfig
-    from goalposts.benchmark.training.loop import Trainer
-
-    record = _finished(folder, task_id)
-    key, config = record.cell, record.config
-    task = make_task(task_id, **config["task"]["parameters"])
-    if config["task"]["version"] != task.version:
-        raise RequestError(
-            f"The agent of {str(folder)!r} plays version {config['task']['version']} of task {task_id!r}, which is now "
-            f"at version {task.version}; run the cell again."
-        )
-    try:
-        loaded = checkpoint.load(folder / "checkpoint")
-    except CorruptFileError as error:
-        raise RequestError(f"{error} Run the cell again.") from error
-    if loaded is None:
-        raise RequestError(f"The cell {str(folder)!r} has no checkpoint any more; run it again in another folder.")
-    state, _, digest = loaded
-    if digest != record.checkpoint_sha256:
-        raise RequestError(f"The checkpoint in {str(folder)!r} is not the one its record names; run the cell again.")
-    if mitigation is None and ":" in key.mitigation:
-        raise RequestError(
-            f"The agent of {str(folder)!r} was trained with {key.mitigation!r}, a file whose place its record does not "
-            "tell; give the mitigation as path.py:Class."
-        )
-    plugin = load_plugin(mitigation or key.mitigation)
-    if plugin.name != key.mitigation:
-        raise RequestError(
-            f"The agent of {str(folder)!r} was trained with {key.mitigation!r}, not with {plugin.name!r}; give that."
-        )
-    if plugin.sha256 != record.plugin.sha256:
-        console.print(Text(f"The files of {key.mitigation!r} have changed since this agent was trained.", "yellow"))
-    try:
-        trainer = Trainer(
-            task,
-            plugin.cls(**plugin.hyperparameters(config["mitigation"])),
-            alpha=key.alpha,
-            config=TrainingConfig.model_validate({k: v for k, v in config["training"].items() if k != "version"}),
-            stream=(key.suite, key.task, key.seed),
-            mitigation_name=key.mitigation,
-        )
-        # Not the rest of the state, which only training needs and which may be that of another device.
-        trainer.module.load_state_dict(state["module"])
-        trainer.hooks.load_state_dict(state["mitigation"])
-    except (ValidationError, RuntimeError, KeyError) as error:
-        problem = str(error).splitlines()[0]
-        raise RequestError(
-            f"The agent of {str(folder)!r} does not fit this version of the code ({problem}); run the cell again."
-        ) from error
-    policy = trainer.policy(record.sampling, generator("play", task.id, seed, "agent"))
-    return Player(task, f"{key.mitigation} α={key.alpha:g} seed {key.seed}", lambda _env: policy)
-
-
-def _finished(folder: Path, task_id: str) -> Record:
-    """Return the record of a cell that is done, and was of this task."""
-    path = folder / "record.json"
-    if not path.exists():
-        cells = [
-            cell.name for cell in sorted((folder / "cells").glob(f"{task_id}-*")) if (cell / "record.json").exists()
-        ]
-        if cells:
-            raise RequestError(
-                f"{str(folder)!r} is a whole run; give one of its cells, {folder / 'cells'}/: {', '.join(cells)}."
-            )
-        raise RequestError(f"{str(folder)!r} holds no finished cell: there is no record.json; finish its run first.")
-    try:
-        record = records.read(path)
-    except CorruptFileError as error:
-        raise RequestError(f"{error} Run the cell again.") from error
-    if record.status != "done":
-        raise RequestError(f"The cell {str(folder)!r} failed ({record.error}); mend that and run it again.")
-    if record.cell.task != task_id:
-        raise RequestError(f"The agent of {str(folder)!r} plays {record.cell.task!r}, not {task_id!r}; give that task.")
-    return record
+def _agent(path: Path, task_id: str, mitigation: str | None, seed: int, console: Console) -> Player:
+    """Return the agent of a finished cell or of a file."""
+    agent = load_agent(path, task=task_id if is_file(task_id) else None, mitigation=mitigation)
+    if agent.task.id != task_class(task_id).id:
+        raise RequestError(f"The agent of {str(path)!r} plays {agent.task.id!r}, not {task_id!r}; give that task.")
+    if agent.changed:
+        changed = f"The files of {agent.record.cell.mitigation!r} have changed since this agent was trained."
+        console.print(Text(changed, "yellow"))
+    policy = agent.policy(generator("play", agent.task.id, seed, "agent"))
+    return Player(agent.task, agent.name, lambda _env: policy)
 
 
 def episode_frames(player: Player, level: Levels, caption: str, *, overviews: bool = False) -> Iterator[Frame]:
@@ -250,35 +182,34 @@ def episode_frames(player: Player, level: Levels, caption: str, *, overviews: bo
     """
     task = player.task
     env = task.make_env(1)
-    env.watched = True
-    observation = env.reset(level)
-    policy = player.make_policy(env)
-    limit = int(env.state["time_limit"]) if "time_limit" in env.state else task.time_limit
     history = torch.zeros(task.time_limit, 1, len(task.goals), dtype=torch.bool)
+    limit = task.time_limit
 
     def frame(caption: str, outcome: str | None = None) -> Frame:
         return Frame(env.picture(), caption, outcome, env.overview() if overviews else None)
 
-    yield frame(f"{caption} · step 0 of {limit}")
-    done = asked = False
-    for t in range(task.time_limit):
-        actions, asks = policy(observation)
-        asked = asks is not None and bool(asks)
-        parts = [caption, f"step {t + 1} of {limit}", "asks for help" if asked else task.actions[int(actions)]]
-        if not asked:
-            step = env.step(actions)
-            observation, history[t] = step.observation, step.events
-            achieved = [goal.name for goal, event in zip(task.goals, step.events[0].tolist(), strict=True) if event]
-            parts += [", ".join(achieved)] if achieved else []
-            done = bool(step.terminated | step.truncated | task.settled(step.events))
+    def make_policy(env: BatchedEnv[Any]) -> Policy:
+        nonlocal limit
+        limit = int(env.state["time_limit"]) if "time_limit" in env.state else task.time_limit
+        before.append(frame(f"{caption} · step 0 of {limit}"))
+        return player.make_policy(env)
+
+    before: list[Frame] = []
+    for moment in watched_episodes(task, level, env, make_policy):
+        yield from before
+        before.clear()
+        history[moment.time] = moment.events
+        asked = bool(moment.asked)
+        step = f"step {moment.time + 1} of {limit}"
+        parts = [caption, step, "asks for help" if asked else task.actions[int(moment.actions)]]
+        achieved = [goal.name for goal, event in zip(task.goals, moment.events[0].tolist(), strict=True) if event]
+        parts += [", ".join(achieved)] if achieved else []
         outcome = None
-        if done or asked:
+        if not bool(moment.going_on):
             code = int(task.outcome(level, history))
             outcome = OUTCOMES[ASKED if asked and code == LOST else code]
             parts.append(f"outcome: {outcome}")
         yield frame(" · ".join(parts), outcome)
-        if outcome is not None:
-            return
 
 
 def _last_outcome(frame: Frame) -> str:

@@ -67,8 +67,8 @@ class RunDisplay:
             self.console.print(self._summary(progress), soft_wrap=True, highlight=False)
 
     def _seconds_left(self, progress: Sequence[Progress]) -> float | None:
-        total = sum(entry.cell.plan.training.env_steps for entry in progress)
-        steps = sum(min(entry.env_steps, entry.cell.plan.training.env_steps) for entry in progress)
+        total = sum(entry.cell.training.env_steps for entry in progress)
+        steps = sum(min(entry.env_steps, entry.cell.training.env_steps) for entry in progress)
         now = time.monotonic()
         if self._first_steps is None:
             self._first_steps = steps
@@ -104,7 +104,7 @@ class RunDisplay:
         table.add_column("steps/s", justify="right")
         running = [entry for entry in progress if entry.state == "running"]
         for entry in running[:SHOWN]:
-            total = entry.cell.plan.training.env_steps
+            total = entry.cell.training.env_steps
             key = entry.cell.key
             table.add_row(
                 Text(f"{key.task} {key.mitigation} α={key.alpha:g} seed {key.seed}"),

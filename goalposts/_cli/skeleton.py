@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import keyword
+import os
 import re
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.plugins.registry import registered
+from goalposts.benchmark.files import write_atomically
+from goalposts.benchmark.loading import MITIGATIONS, registered
 
 
 def write_task(name: str, folder: Path) -> tuple[Path, str]:
@@ -40,7 +42,7 @@ def write_plugin(name: str, folder: Path) -> tuple[Path, str]:
         RequestError: the name is no such name, is taken, or the package exists.
     """
     cls = _class_name(name)
-    if name in registered() or importlib.util.find_spec(name) is not None:
+    if name in registered(MITIGATIONS) or importlib.util.find_spec(name) is not None:
         raise RequestError(f"The name {name!r} is taken by what is installed; choose another.")
     path = _free(folder, name)
     for template, target in (
@@ -66,7 +68,7 @@ def _class_name(name: str) -> str:
 
 def _free(folder: Path, name: str) -> Path:
     path = folder / name
-    if path.exists():
+    if os.path.lexists(path):
         raise RequestError(f"{str(path)!r} exists already; choose another name, or move it away.")
     if not folder.is_dir():
         raise RequestError(f"The folder {str(folder)!r} does not exist; make it, or leave --folder out.")
@@ -80,4 +82,5 @@ def _render(template: str, path: Path, name: str) -> None:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 (no HTML)
     )
-    path.write_text(environment.get_template(template).render(cls=_class_name(name), id=name, file=path.name))
+    text = environment.get_template(template).render(cls=_class_name(name), id=name, file=path.name)
+    write_atomically(path, text)

@@ -16,12 +16,14 @@ from optuna.visualization import matplotlib as plots
 from rich.console import Console
 
 from goalposts._cli.progress import RunDisplay
-from goalposts.benchmark.experiment.cell import Cell, library_versions, source_commit
+from goalposts.benchmark.experiment.cell import Cell
+from goalposts.benchmark.experiment.provenance import provenance
 from goalposts.benchmark.experiment.record import Record
+from goalposts.benchmark.experiment.run_folder import RunFolder
 from goalposts.benchmark.files import write_atomically
 from goalposts.cluster.connection import connected
-from goalposts.cluster.driver import claimed, run_cells
-from goalposts.cluster.tuning import Plan, Tuned, counted, open_study, tune
+from goalposts.cluster.driver import run_cells
+from goalposts.cluster.tuning import StudyPlan, Tuned, counted, open_study, tune
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,14 +33,15 @@ TUNED_FILE = "tuned.json"
 
 
 def tune_into(
-    folder: Path, plan: Plan, trials: int, *, salt: str, address: str | None, gpus_per_cell: float, err: Console
+    folder: Path, plan: StudyPlan, trials: int, *, salt: str, address: str | None, gpus_per_cell: float, err: Console
 ) -> Tuned:
     """Run a study in ``folder`` until it has ``trials`` trials, and write ``tuned.json`` and its plots there.
 
     Raises:
         RequestError: the folder belongs to something else, or no trial was completed.
     """
-    with claimed(folder, plan.study, ()):
+    run_folder = RunFolder(folder)
+    with run_folder.claimed(plan.study, ()):
         study = open_study(plan, folder)
         with connected(address) if len(counted(study)) < trials else contextlib.nullcontext():
 
@@ -47,10 +50,9 @@ def tune_into(
                 with RunDisplay(err) as display:
                     run_cells(
                         cells,
-                        folder,
+                        run_folder,
                         salt=salt,
-                        commit=source_commit(),
-                        versions=library_versions(),
+                        driver=provenance(plan.device),
                         gpus_per_cell=gpus_per_cell,
                         connect=contextlib.nullcontext,
                         observe=display.update,

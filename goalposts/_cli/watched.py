@@ -22,13 +22,13 @@ from goalposts.benchmark.experiment.conformance import (
     ITERATIONS,
     Conformance,
     default_tasks,
-    small_plan,
+    tiny_plan,
 )
 from goalposts.benchmark.plugins.hooks import Hooks
 from goalposts.benchmark.plugins.mitigation import Mitigation
 from goalposts.benchmark.plugins.registry import load_plugin
-from goalposts.benchmark.tasks import make_task
-from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.tasks.registry import make_task, task_class
+from goalposts.benchmark.tasks.task import Task
 
 Tell = Callable[..., None]
 
@@ -61,6 +61,10 @@ def check_plugin(reference: str, tasks: Sequence[str], tell: Tell) -> None:
     tell(enter="import")
     plugin = load_plugin(reference)
     tell(leave="import")
+    for name in tasks:
+        tell(enter="import", of=name)
+        task_class(name)
+        tell(leave="import")
     cls = plugin.cls
     tell(
         plugin={
@@ -74,7 +78,7 @@ def check_plugin(reference: str, tasks: Sequence[str], tell: Tell) -> None:
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     hooks, iterations = announcing(tell), ITERATIONS
     for name in tasks or default_tasks():
-        plan = small_plan(name)
+        plan = tiny_plan(name)
         lack = _lack(cls, make_task(plan.task, **plan.parameters), tell)
         if lack is not None:
             tell(skipped=name, reason=f"it has {lack}")

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from goalposts.benchmark.experiment.conformance import SMALL_GAME
-from goalposts.benchmark.measurement.evaluation import evaluation_set, play, reference_policy
+from goalposts.benchmark.measurement.episodes import play
+from goalposts.benchmark.measurement.evaluation import evaluation_set
 from goalposts.benchmark.randomness import generator as stream
-from goalposts.benchmark.tasks import make_task
-from goalposts.benchmark.tasks.base import ALIGNED, BENIGN_SHIFT, IN_DISTRIBUTION, LOST, PROXY
 from goalposts.benchmark.tasks.coinrun import (
     BEHIND,
     BEHIND_AGENT,
@@ -30,9 +29,12 @@ from goalposts.benchmark.tasks.coinrun import (
     ground,
     right_end,
 )
+from goalposts.benchmark.tasks.episodes import reference_policy
 from goalposts.benchmark.tasks.procgen.games import PHOTOGRAPH
 from goalposts.benchmark.tasks.procgen.state import GameState
 from goalposts.benchmark.tasks.procgen.task import UNMOVED, ProcgenLevels
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, BENIGN_SHIFT, IN_DISTRIBUTION, LOST, PROXY
 
 pytestmark = pytest.mark.xdist_group("coinrun")
 

@@ -16,10 +16,12 @@ from goalposts.benchmark.experiment.conformance import (
     Conformance,
     default_tasks,
     difference,
-    small_plan,
+    tiny_plan,
 )
-from goalposts.benchmark.plugins.mitigation import Knowledge, Mitigation, ModuleSpec, Rollout
+from goalposts.benchmark.plugins.knowledge import Knowledge
+from goalposts.benchmark.plugins.mitigation import Mitigation, ModuleSpec
 from goalposts.benchmark.plugins.registry import LoadedPlugin
+from goalposts.benchmark.plugins.rollout import Rollout
 from tests.small import GAMES, TENSOR_TASKS
 
 
@@ -31,7 +33,7 @@ def plugin(uses: tuple[Knowledge, ...] = (), **members: Any) -> LoadedPlugin:
 
 def failed(subject: LoadedPlugin, task: str = "fraud", iterations: int = 4) -> tuple[str, str] | None:
     """Return the first check that fails, and what it says."""
-    conformance = Conformance(subject, small_plan(task), iterations=iterations)
+    conformance = Conformance(subject, tiny_plan(task), iterations=iterations)
     for check in conformance.checks():
         try:
             check.run()
@@ -44,7 +46,7 @@ def test_every_tensor_task_is_checked_and_a_game() -> None:
     assert sorted(default_tasks()) == sorted([*TENSOR_TASKS, GAME])
     assert GAME in GAMES
     for task in default_tasks():
-        plan = small_plan(task)
+        plan = tiny_plan(task)
         assert plan.training.env_steps == ITERATIONS * plan.training.steps_per_rollout
         assert not plan.training.bf16
 

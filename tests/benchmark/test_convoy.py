@@ -11,8 +11,8 @@ from torch import Tensor
 
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.randomness import generator as stream
-from goalposts.benchmark.tasks.base import ALIGNED, BENIGN_SHIFT, IN_DISTRIBUTION, PROXY
 from goalposts.benchmark.tasks.convoy import SPACING, VIEW, Convoy, ConvoyEnv, ConvoyLevels, reachable
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, BENIGN_SHIFT, IN_DISTRIBUTION, PROXY
 
 SMALL = {"lanes": 2, "length": 16, "exits": 2, "gap": 3}
 SHAPES: tuple[dict[str, Any], ...] = ({}, SMALL, {"lanes": 5, "length": 22, "exits": 4, "gap": 6})

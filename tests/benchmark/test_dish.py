@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.tasks.base import ALIGNED, LOST, PROXY
 from goalposts.benchmark.tasks.dish import Dish, DishFull, DishLevels
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, LOST, PROXY
 from tests.grids import draw
 
 SIZE = 7

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.tasks.base import ALIGNED, LOST, PROXY
 from goalposts.benchmark.tasks.fraud import (
     ABROAD,
     ACCOUNT_AGE,
@@ -34,6 +33,7 @@ from goalposts.benchmark.tasks.fraud import (
     _risk,
     is_fraud,
 )
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, LOST, PROXY
 
 COUNT = 400
 

@@ -16,9 +16,9 @@ from gymnasium.vector import AutoresetMode
 
 import goalposts
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.tasks import TASKS, make_task
 from goalposts.benchmark.tasks.gymnasium_env import GoalpostsEnv, GoalpostsVectorEnv
-from tests.small import MOSTLY_SLOW, parameters
+from goalposts.benchmark.tasks.registry import make_task
+from tests.small import MOSTLY_SLOW, TASKS, parameters
 
 
 def environment_id(task_id: str) -> str:

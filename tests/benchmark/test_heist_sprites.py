@@ -11,8 +11,8 @@ from torch import Tensor
 pytest.importorskip("procgen", exc_type=ImportError)
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.measurement.evaluation import Episodes, play, reference_policy
-from goalposts.benchmark.tasks.base import ALIGNED, BENIGN_SHIFT, IN_DISTRIBUTION, LOST, PROXY
+from goalposts.benchmark.measurement.episodes import Episodes, play
+from goalposts.benchmark.tasks.episodes import reference_policy
 from goalposts.benchmark.tasks.heist_sprites import (
     COLOURS,
     EXIT,
@@ -27,6 +27,7 @@ from goalposts.benchmark.tasks.heist_sprites import (
 )
 from goalposts.benchmark.tasks.procgen.state import AGENT
 from goalposts.benchmark.tasks.procgen.task import FIRST_RESERVED, NOWHERE, UNMOVED, ProcgenLevels
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, BENIGN_SHIFT, IN_DISTRIBUTION, LOST, PROXY
 from tests.mazes import check_planners, check_walk
 
 COLOUR_OR_SHAPE = HeistSprites.shifts[0]

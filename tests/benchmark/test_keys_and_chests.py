@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.tasks.base import ALIGNED, LOST, PLANNING_GAMMA, PROXY, ReferencePolicy
+from goalposts.benchmark.tasks.environment import ReferencePolicy
 from goalposts.benchmark.tasks.keys_and_chests import KeysAndChests, KeysAndChestsFull, KeysEnv, KeysLevels
 from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, LOST, PLANNING_GAMMA, PROXY
 
 OPEN, COLLECT = 0, 1
 UP, RIGHT, DOWN, LEFT = range(4)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from goalposts.benchmark.errors import CorruptFileError
+from goalposts.benchmark.errors import CorruptFileError, RequestError
 from goalposts.benchmark.tasks.levels import RESERVED_SHARE, Levels
 from tests.toy import ToyLevels
 
@@ -140,3 +141,20 @@ def test_a_file_that_is_not_such_levels_is_refused(tmp_path: Path, generator: to
 def test_other_fields_are_refused() -> None:
     with pytest.raises(CorruptFileError, match="Mixed"):
         Mixed.from_tensors({"walls": torch.zeros(1)})
+
+
+def test_a_level_file_may_be_a_link_when_it_is_read_alone(tmp_path: Path, generator: torch.Generator) -> None:
+    levels = mixed(5, generator)
+    levels.save(tmp_path / "file", **OF_TASK)
+    (tmp_path / "link").symlink_to("file")
+    assert same(Mixed.load(tmp_path / "link", **OF_TASK), levels)
+    with pytest.raises(RequestError, match="it is a link"):
+        levels.save(tmp_path / "link", **OF_TASK)
+
+
+def test_levels_are_not_written_over_a_pipe_nor_read_from_one(tmp_path: Path, generator: torch.Generator) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RequestError, match="it is a pipe"):
+        mixed(5, generator).save(tmp_path / "pipe", **OF_TASK)
+    with pytest.raises(CorruptFileError, match="it is a pipe"):
+        Mixed.load(tmp_path / "pipe", **OF_TASK)

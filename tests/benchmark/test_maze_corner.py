@@ -10,11 +10,12 @@ from torch import Tensor
 pytest.importorskip("procgen", exc_type=ImportError)
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.measurement.evaluation import Episodes, play, reference_policy
-from goalposts.benchmark.tasks.base import ALIGNED, BENIGN_SHIFT, IN_DISTRIBUTION, LOST, PROXY
+from goalposts.benchmark.measurement.episodes import Episodes, play
+from goalposts.benchmark.tasks.episodes import reference_policy
 from goalposts.benchmark.tasks.maze_corner import CHEESE, LEAST_SIZE, MazeCorner
 from goalposts.benchmark.tasks.procgen.maze import WALL
 from goalposts.benchmark.tasks.procgen.task import FIRST_RESERVED, NOWHERE, UNMOVED, ProcgenLevels
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, BENIGN_SHIFT, IN_DISTRIBUTION, LOST, PROXY
 from tests.grids import shortest_paths
 from tests.mazes import OVER, check_planners, check_walk, tried_moves
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from goalposts.benchmark.errors import RequestError, UndeclaredKnowledgeError
-from goalposts.benchmark.plugins.mitigation import Context, Knowledge, Mitigation, sample_actions
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.plugins.context import Context
+from goalposts.benchmark.plugins.knowledge import Knowledge
+from goalposts.benchmark.plugins.mitigation import Mitigation, sample_actions
+from goalposts.benchmark.tasks.registry import make_task
 from tests.toy import Toy, context, trainer, unreserved
 
 ASKS: list[tuple[Callable[[Context], Any], frozenset[Knowledge]]] = [

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.measurement.exhaustive import optimal_values
+from goalposts.benchmark.measurement.certificates.exhaustive import optimal_values
 from goalposts.benchmark.randomness import generator
-from goalposts.benchmark.tasks.base import ALIGNED, LOST, PROXY
 from goalposts.benchmark.tasks.monsters import CYCLE, NEVER, Monsters, MonstersEnv, MonstersLevels
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, LOST, PROXY
 
 UP, RIGHT, DOWN, LEFT = range(4)
 SIZE = 5

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from goalposts.benchmark.errors import RequestError
+from goalposts.benchmark.loading import MITIGATIONS, registered
 from goalposts.benchmark.plugins import registry as plugins
-from goalposts.benchmark.plugins.mitigation import Knowledge, Mitigation
-from goalposts.benchmark.plugins.registry import load_plugin, registered
+from goalposts.benchmark.plugins.knowledge import Knowledge
+from goalposts.benchmark.plugins.mitigation import Mitigation
+from goalposts.benchmark.plugins.registry import load_plugin
 
 GOOD = """
 from goalposts import Knowledge, Mitigation
@@ -127,13 +129,13 @@ def test_a_wrong_plugin_is_refused_in_one_line(
 
 
 def test_unknown_name_is_refused_with_the_nearest() -> None:
-    name = sorted(registered())[0]
+    name = sorted(registered(MITIGATIONS))[0]
     with pytest.raises(RequestError, match=f"Did you mean '{name}'"):
         load_plugin(f"{name}x")
 
 
 def test_registered_names_load() -> None:
-    for name in registered():
+    for name in registered(MITIGATIONS):
         loaded = load_plugin(name)
         assert loaded.name == loaded.reference == name
         assert len(loaded.sha256) == 64

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from goalposts.benchmark.canonical import canonical_json, content_sha256
 from goalposts.benchmark.errors import CorruptFileError
 from goalposts.benchmark.experiment.record import (
     MIGRATIONS,
@@ -15,20 +17,17 @@ from goalposts.benchmark.experiment.record import (
     Commit,
     Plugin,
     Record,
-    SplitCounts,
-    SplitResult,
     Timing,
     _checksum,
-    canonical_json,
-    content_sha256,
     from_json,
     read,
     to_json,
     write,
 )
 from goalposts.benchmark.experiment.suite import get_suite
+from goalposts.benchmark.measurement.counts import SplitCounts, SplitResult
 from goalposts.benchmark.plugins.registry import load_plugin
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.registry import make_task
 
 RECORD = Record(
     cell=CellKey(suite="quick-v1", task="corner", mitigation="none", alpha=0.1 + 0.2, seed=0),
@@ -209,3 +208,14 @@ def test_content_hash_knows_no_order() -> None:
     assert content_sha256({"a": 1}) != content_sha256({"a": 2})
     with pytest.raises(ValueError, match="JSON"):
         canonical_json({"a": float("nan")})
+
+
+@pytest.mark.parametrize("target", [None, "/dev/zero", "nowhere"])
+def test_only_a_regular_file_is_read_as_a_record(tmp_path: Path, target: str | None) -> None:
+    path = tmp_path / "record.json"
+    if target is None:
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target)
+    with pytest.raises(CorruptFileError, match=r"record\.json' cannot be read: .*it is a (pipe|link)"):
+        read(path)

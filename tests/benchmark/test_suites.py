@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.experiment.suite import BASELINE, STUDIES, SUITES, Suite, get_suite
 from goalposts.benchmark.plugins.registry import load_plugin
-from goalposts.benchmark.tasks import TASKS, make_task
+from goalposts.benchmark.tasks.registry import make_task
+from tests.small import TASKS
 
 each_suite = pytest.mark.parametrize("suite", SUITES.values(), ids=lambda suite: suite.id)
 

@@ -15,14 +15,18 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.measurement.evaluation import Policy, Prepared, evaluation_set, play, prepare, reference_policy
+from goalposts.benchmark.measurement.episodes import play
+from goalposts.benchmark.measurement.evaluation import Prepared, evaluation_set, prepare
 from goalposts.benchmark.measurement.scores import passes_gate
 from goalposts.benchmark.randomness import generator as stream
-from goalposts.benchmark.tasks import TASKS, make_task
-from goalposts.benchmark.tasks.base import BENIGN_SHIFT, IN_DISTRIBUTION, Advance, BatchedEnv, Task
 from goalposts.benchmark.tasks.drawing import TILE_PIXELS
+from goalposts.benchmark.tasks.environment import Advance, BatchedEnv
+from goalposts.benchmark.tasks.episodes import Policy, reference_policy
 from goalposts.benchmark.tasks.levels import Levels
-from tests.small import TENSOR_TASKS, parameters
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tasks.vocabulary import BENIGN_SHIFT, IN_DISTRIBUTION
+from tests.small import TASKS, TENSOR_TASKS, parameters
 
 EPISODES = 1000
 GAMMA = 0.99

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.tasks.base import ALIGNED, LOST, PROXY
 from goalposts.benchmark.tasks.triage import (
     AGE,
     MARGIN,
@@ -22,6 +21,7 @@ from goalposts.benchmark.tasks.triage import (
     TriageLevels,
     severity,
 )
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, LOST, PROXY
 
 COUNT = 400
 WORST, MARKED, OLDEST, LONGEST = range(NUM_PATIENTS)

@@ -10,12 +10,12 @@ import torch
 
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.measurement.evaluation import EvaluationSet, prepare
-from goalposts.benchmark.tasks import TASKS, make_task
 from goalposts.benchmark.tasks.coinrun import LEAST_COLUMN, ground, right_end
 from goalposts.benchmark.tasks.fraud import CRYPTOCURRENCY, INSTRUMENT, NEW_INSTRUMENT, is_fraud
 from goalposts.benchmark.tasks.maze_corner import corner_cell
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.tasks.triage import TRAUMA, UNIT, severity
-from tests.small import parameters
+from tests.small import TASKS, parameters
 from tests.toy import Toy
 
 WITH_ONE = sorted(name for name, task in TASKS.items() if task.validation is not None)

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from goalposts.benchmark.experiment.cell import Cell, Selection, cells_of
-from goalposts.benchmark.experiment.record import Commit
+from goalposts.benchmark.experiment.cell import Cell
+from goalposts.benchmark.experiment.matrix import Selection, cells_of
+from goalposts.benchmark.experiment.provenance import provenance
 from goalposts.benchmark.experiment.run_cell import Job
+from goalposts.benchmark.experiment.run_folder import RunFolder
 from goalposts.benchmark.experiment.suite import Suite, TaskPlan, get_suite
-from goalposts.benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
+from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
 from goalposts.benchmark.training.config import TrainingConfig
 
 TINY = TrainingConfig(
@@ -33,11 +35,11 @@ def tiny_cell(mitigation: str = "none", seed: int = 0) -> Cell:
 
 def job(cell: Cell, out: Path, salt: str = PUBLIC_SALT) -> Job:
     """Return a job that writes a checkpoint after every iteration."""
-    return Job(cell, out, salt, Commit(id=None, clean=None), {}, checkpoint_seconds=0.0)
+    return Job(cell, out, salt, provenance("cpu"), checkpoint_seconds=0.0)
 
 
 def record_json(cell: Cell, out: Path) -> dict[str, Any]:
     """Return the cell's record without the part that may differ between equal runs."""
-    record: dict[str, Any] = json.loads((cell.folder(out) / "record.json").read_text())
+    record: dict[str, Any] = json.loads(RunFolder(out).cell(cell.cell_id).record.read_text())
     del record["timing"]
     return record

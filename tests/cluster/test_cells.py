@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.experiment.cell import Cell, Selection, cells_of
+from goalposts.benchmark.experiment.cell import Cell
+from goalposts.benchmark.experiment.matrix import Selection, cells_of
 from goalposts.benchmark.experiment.suite import get_suite, read_tuned
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.registry import make_task
 from tests.cluster.helpers import tiny_cell
 
 PLUGIN = """
@@ -39,19 +40,19 @@ def test_rollouts_that_restart_are_long_enough_for_an_episode() -> None:
     suite = get_suite("grid")
     selection = Selection(tasks=("corner",), mitigations=("none", "plr"), alphas=(0.0,), seeds=1)
     found = cells_of(suite, selection, device="cpu", salt_commitment="c")
-    plain, replayed = (cell.plan.training for name in ("none", "plr") for cell in found if cell.key.mitigation == name)
+    plain, replayed = (cell.training for name in ("none", "plr") for cell in found if cell.key.mitigation == name)
     limit = make_task("corner", **found[0].plan.parameters).time_limit
     assert plain.num_steps < limit <= replayed.num_steps
     assert replayed.steps_per_rollout == plain.steps_per_rollout
     assert replayed.num_envs * replayed.num_steps == plain.num_envs * plain.num_steps
     short = Selection(tasks=("corner",), mitigations=("none", "plr"), alphas=(0.0,), seeds=1)
     small = cells_of(get_suite("mitigations-v1"), short, device="cpu", salt_commitment="c")
-    assert len({cell.plan.training for cell in small}) == 1
+    assert len({cell.training for cell in small}) == 1
 
 
 def test_the_cell_id_changes_with_what_determines_training_and_only_then() -> None:
     cell = tiny_cell()
-    training = cell.plan.training.model_copy(update={"learning_rate": 0.5})
+    training = cell.training.model_copy(update={"learning_rate": 0.5})
     assert tiny_cell().cell_id == cell.cell_id
     assert tiny_cell(seed=1).cell_id != cell.cell_id
     changed = Cell(**{**vars(cell), "plan": cell.plan.model_copy(update={"training": training})})

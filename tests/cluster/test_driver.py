@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from goalposts.benchmark.experiment.cell import Selection, cells_of, library_versions, source_commit
+from goalposts.benchmark.experiment.matrix import Selection, cells_of
+from goalposts.benchmark.experiment.provenance import library_versions, source_commit
 from goalposts.benchmark.experiment.run_cell import Job, run_cell
 from goalposts.benchmark.experiment.suite import get_suite
-from goalposts.benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
+from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
 from goalposts.benchmark.randomness import stream_seed
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
@@ -81,9 +82,9 @@ import logging, sys
 from contextlib import contextmanager
 from pathlib import Path
 import ray
-from goalposts.benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
+from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
 from goalposts.benchmark.experiment.record import Commit
-from goalposts.benchmark.experiment.cell import Selection, cells_of
+from goalposts.benchmark.experiment.matrix import Selection, cells_of
 from goalposts.cluster.driver import run_cells
 from tests.cluster.helpers import tiny_suite
 

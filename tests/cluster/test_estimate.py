@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from goalposts.benchmark.experiment.cell import Selection, cells_of
+from goalposts.benchmark.experiment.matrix import Selection, cells_of
 from goalposts.benchmark.experiment.suite import get_suite
 from goalposts.cluster import estimate as estimates
 

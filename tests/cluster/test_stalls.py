@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -81,3 +82,16 @@ def test_an_evaluation_may_take_longer(entry: Progress, tmp_path: Path, clock: C
     begin(entry, tmp_path, f"second {EVALUATES}")
     clock.now += 1
     assert _stalled(entry, tmp_path)
+
+
+def test_what_cannot_be_read_tells_nothing(entry: Progress, tmp_path: Path, clock: Clock) -> None:
+    folder = entry.cell.folder(tmp_path)
+    (folder / STARTED_FILE).write_bytes(b"second\xff")
+    (folder / "metrics.jsonl").write_bytes(b'{"env_steps": 512}\n\xff\n{"env_steps": 1e999}\n')
+    assert not _stalled(entry, tmp_path)
+    assert (entry.state, entry.env_steps) == ("waiting", 512)
+    for name in (STARTED_FILE, "metrics.jsonl"):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+    assert not _stalled(entry, tmp_path)
+    assert entry.env_steps == 0

@@ -10,16 +10,19 @@ import torch
 
 from goalposts._cli.tuning import tuned_json, write_plots
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.experiment.cell import Cell, Selection, cells_of
+from goalposts.benchmark.experiment.cell import Cell
+from goalposts.benchmark.experiment.matrix import Selection, cells_of
 from goalposts.benchmark.experiment.record import Record, read
 from goalposts.benchmark.experiment.run_cell import run_cell
 from goalposts.benchmark.experiment.suite import Factored, MitigationPlan, Suite, TaskPlan, get_suite
-from goalposts.benchmark.measurement.evaluation import PUBLIC_SALT, evaluation_set, salt_commitment, tuning_set
-from goalposts.benchmark.plugins.registry import load_plugin, registered
-from goalposts.benchmark.tasks import make_task
-from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.loading import MITIGATIONS, registered
+from goalposts.benchmark.measurement.evaluation import evaluation_set, tuning_set
+from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
+from goalposts.benchmark.plugins.registry import load_plugin
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.task import Task
 from goalposts.cluster import tuning
-from goalposts.cluster.tuning import TOGETHER, Plan, Tuned, counted, objective, open_study, plan_tuning, tune
+from goalposts.cluster.tuning import TOGETHER, StudyPlan, Tuned, counted, objective, open_study, plan_tuning, tune
 from tests.cluster.helpers import TINY, job
 from tests.results.factory import record, split
 
@@ -49,7 +52,7 @@ def searches(tmp_path: Path) -> str:
     return f"{path}:Searches"
 
 
-def plan_of(mitigation: str = "none", **changes: Any) -> Plan:
+def plan_of(mitigation: str = "none", **changes: Any) -> StudyPlan:
     given: dict[str, Any] = {
         "selection": "validation_shift",
         "tasks": (),
@@ -85,10 +88,10 @@ class Fake:
 
 def by_rate(cell: Cell) -> float:
     """Prefer twice the suite's learning rate."""
-    return 100 - 1000 * abs(cell.plan.training.learning_rate - 2 * TINY.learning_rate)
+    return 100 - 1000 * abs(cell.training.learning_rate - 2 * TINY.learning_rate)
 
 
-def go(plan: Plan, folder: Path, trials: int, run: Fake) -> tuple[optuna.Study, Tuned]:
+def go(plan: StudyPlan, folder: Path, trials: int, run: Fake) -> tuple[optuna.Study, Tuned]:
     folder.mkdir(exist_ok=True)
     study = open_study(plan, folder)
     return study, tune(plan, study, trials, run)
@@ -121,7 +124,7 @@ def test_parameters_reach_the_cells_and_come_back_in_the_suite_s_form(searches: 
     plan = plan_of(searches)
     chosen = {**plan.defaults, "factor_learning_rate": 0.5, "factor_clip_param": 2.0, "rate": 3.0}
     cell = plan.steps(chosen)[0][0]
-    training = cell.plan.training
+    training = cell.training
     assert training.learning_rate == pytest.approx(TINY.learning_rate / 2)
     assert training.clip_param == pytest.approx(TINY.clip_param * 2)
     assert training.entropy_coeff == TINY.entropy_coeff
@@ -351,7 +354,7 @@ def test_tuning_levels_are_those_of_no_evaluation() -> None:
     assert not apart[tuned.split == 0].any()
 
 
-@pytest.mark.parametrize("name", sorted(registered()))
+@pytest.mark.parametrize("name", sorted(registered(MITIGATIONS)))
 def test_every_registered_mitigation_can_be_tuned(name: str) -> None:
     plan = plan_of(name)
     assert set(plan.space) == {f"factor_{one}" for one in tuning.FACTORS} | set(load_plugin(name).cls.search_space)

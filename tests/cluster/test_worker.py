@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from goalposts.benchmark.experiment import record as records
+from goalposts.benchmark.experiment import run_cell as worker
 from goalposts.benchmark.experiment.run_cell import finished_record, run_cell
-from goalposts.cluster import worker
 from tests.cluster.helpers import job, record_json, tiny_cell
 
 STOPS_ONCE = """

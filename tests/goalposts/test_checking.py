@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from goalposts import checking
-from goalposts._cli.checking import Finding, Report, Watch, failure
-from goalposts.benchmark.experiment.conformance import Conformance, small_plan
+from goalposts._cli import checking
+from goalposts._cli.checking import CheckReport, Finding, Watch, failure
+from goalposts.benchmark.experiment.conformance import Conformance, tiny_plan
 from goalposts.benchmark.plugins.registry import load_plugin
 
 ROOT = Path(__file__).parents[2]
@@ -63,12 +63,18 @@ def test_a_faulty_hook_is_one_line_and_exit_1(body: str, problem: str, tmp_path:
     [
         (("accell",), "Did you mean 'accel'?"),
         (("accel", "--task", "maze_corner"), "applies to none of these tasks"),
+        (("{tmp}/exits.py:Mine",), "exits.py:Mine' ended the process at import (exit code 0)"),
+        (("{tmp}/quits.py:Mine",), "quits.py' ended the process at import (exit code 3)"),
+        (("none", "--task", "{tmp}/exits.py:Mine"), "exits.py:Mine' ended the process at import (exit code 0)"),
+        (("{long}.py:Mine",), "cannot be read (File name too long)"),
         (("{tmp}/faulty.py:Faulty",), "cannot be built without arguments (ZeroDivisionError"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_2(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     faulty(tmp_path, "def __init__(self): 1 / 0")
-    result = goalposts("check", *(argument.format(tmp=tmp_path) for argument in arguments))
+    (tmp_path / "exits.py").write_text("import os\nos._exit(0)\n")
+    (tmp_path / "quits.py").write_text("import sys\nsys.exit(3)\n")
+    result = goalposts("check", *(argument.format(tmp=tmp_path, long="x" * 300) for argument in arguments))
     assert result.returncode == 2
     assert message in result.stderr
     assert result.stdout == ""
@@ -86,12 +92,12 @@ def test_the_example_conforms_on_every_task(tmp_path: Path) -> None:
 
 
 def test_every_check_has_its_description() -> None:
-    subject = Conformance(load_plugin("none"), small_plan("fraud"))
+    subject = Conformance(load_plugin("none"), tiny_plan("fraud"))
     assert [check.name for check in subject.checks()] == list(checking.CHECKS)
 
 
 def watch(hook_seconds: float = 10.0) -> Watch:
-    subject = Watch(Report("mine.py:Mine"), hook_seconds)
+    subject = Watch(CheckReport("mine.py:Mine"), hook_seconds)
     subject.take({"plugin": {"name": "mine:Mine", "class": "Mine", "version": "1", "uses": [], "hooks": []}})
     subject.take({"check": "training", "task": "fraud", "device": "cpu"})
     return subject
@@ -150,7 +156,7 @@ def test_the_hook_that_took_the_time_is_named_when_all_is_too_slow(monkeypatch: 
 
 
 def test_an_import_that_does_not_return_is_named() -> None:
-    subject = Watch(Report("mine.py:Mine"), 10.0)
+    subject = Watch(CheckReport("mine.py:Mine"), 10.0)
     subject.take({"enter": "import"})
     assert 50 < subject.seconds_left() <= checking.LOAD_SECONDS
     subject.report.ended = subject.stuck()
@@ -160,6 +166,6 @@ def test_an_import_that_does_not_return_is_named() -> None:
 
 
 def test_a_report_without_findings_does_not_conform() -> None:
-    assert not Report("mine").conforms
-    assert Report("mine", findings=[Finding("seed", "fraud", "cpu", None)]).conforms
-    assert not Report("mine", findings=[Finding("seed", "fraud", "cpu", "It differs.")]).conforms
+    assert not CheckReport("mine").conforms
+    assert CheckReport("mine", findings=[Finding("seed", "fraud", "cpu", None)]).conforms
+    assert not CheckReport("mine", findings=[Finding("seed", "fraud", "cpu", "It differs.")]).conforms

@@ -54,7 +54,7 @@ PLUGINS = {
         (("run", "quick", "--mitigation", "{tmp}/other.py:Othr"), "Did you mean 'Other'?"),
         (("run", "quick", "--mitigation", "{tmp}/other.py:Other"), "must be a subclass of goalposts.Mitigation"),
         (("run", "quick", "--mitigation", "{tmp}/greedy.py:Greedy"), "'omniscience' is not a valid Knowledge"),
-        (("run", "quick", "--seeds", "0"), "give at least 1"),
+        (("run", "quick", "--seeds", "0"), "0 is not in the range 1<=x<=1000"),
         (("run", "quick", "--alpha", "2"), "in [0, 1]"),
         (("run", "quick", "--gpus-per-cell", "-1"), "--gpus-per-cell is -1.0"),
         (("run", "quick", "--out", "/proc/goalposts"), "cannot be written"),

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from goalposts import playing
+from goalposts._cli import playing
 from goalposts._cli.playing import LAST_FRAMES, Player, episode_frames, find_player, play
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.experiment import record as records
@@ -24,9 +24,9 @@ from goalposts.benchmark.experiment.cell import Cell
 from goalposts.benchmark.experiment.run_cell import make_trainer, run_cell, write_failure
 from goalposts.benchmark.experiment.suite import TaskPlan
 from goalposts.benchmark.randomness import generator
-from goalposts.benchmark.tasks import make_task
 from goalposts.benchmark.tasks.drawing import TILE_PIXELS
 from goalposts.benchmark.tasks.fraud import Fraud
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.training import checkpoint
 from tests.cluster.helpers import TINY, job, tiny_cell
 from tests.toy import Toy, ToyLevels
@@ -308,7 +308,7 @@ def test_an_agent_plays_as_it_was_trained(run: tuple[Cell, Path]) -> None:
     trainer.load_state_dict(loaded[0])
     env = player.task.make_env(200)
     observation = env.reset(player.task.sample_levels(200, 1.0, torch.Generator().manual_seed(0)))
-    expected = trainer.policy(cell.sampling, generator("play", "fraud", 0, "agent"))(observation)[0]
+    expected = trainer.agent(cell.sampling).policy(generator("play", "fraud", 0, "agent"))(observation)[0]
     assert torch.equal(player.make_policy(env)(observation)[0], expected)
     assert len(expected.unique()) > 1
     assert player.name == "none α=0 seed 0"

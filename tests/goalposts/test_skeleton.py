@@ -14,10 +14,10 @@ import pytest
 from goalposts._cli.checking import CHECKS
 from goalposts._cli.skeleton import write_plugin, write_task
 from goalposts.benchmark.errors import HookError, RequestError
-from goalposts.benchmark.experiment.conformance import Conformance, small_plan
-from goalposts.benchmark.measurement.certificates import certify
+from goalposts.benchmark.experiment.conformance import Conformance, tiny_plan
+from goalposts.benchmark.measurement.certificates.classes import certify
 from goalposts.benchmark.plugins.registry import load_plugin
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.registry import make_task
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = (DOCS / "new_task.md").read_text()
@@ -72,6 +72,14 @@ def test_the_guide_leads_from_the_skeleton_to_a_certificate(tmp_path: Path) -> N
 def test_a_name_must_be_one_of_a_module(write: Write, name: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=re.escape(repr(name))):
         write(name, tmp_path)
+
+
+@pytest.mark.parametrize(("write", "name"), [(write_task, "forest_fire.py"), (write_plugin, "forest_fire")])
+def test_a_link_to_nothing_is_not_followed(write: Write, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to("nowhere")
+    with pytest.raises(RequestError, match="exists already"):
+        write("forest_fire", tmp_path)
+    assert not (tmp_path / "nowhere").exists()
 
 
 @pytest.mark.parametrize("write", [write_task, write_plugin])
@@ -133,7 +141,7 @@ def test_the_fault_of_the_plugin_guide_is_found(tmp_path: Path) -> None:
     path, cls = write_plugin("small_logits", tmp_path)
     source = path / "src" / "small_logits" / "__init__.py"
     source.write_text(source.read_text().replace(".mean()", ""))
-    conformance = Conformance(load_plugin(f"{source}:{cls}"), small_plan("fraud"))
+    conformance = Conformance(load_plugin(f"{source}:{cls}"), tiny_plan("fraud"))
     with pytest.raises(HookError) as caught:
         conformance.check_training()
     assert f"✗ {caught.value}" in PLUGIN_GUIDE

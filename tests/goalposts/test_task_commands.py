@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from goalposts._cli.main import main
+from tests.goalposts.conftest import Run
 from tests.goalposts.test_cli import one_line
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 POLICIES = """
 import numpy as np
@@ -48,26 +41,6 @@ class Unfinished(Corner.__mro__[1].__mro__[1]):
     id = "unfinished"
 """
 SIX = ("--set", "size=6", "--set", "time_limit=12")
-
-
-@pytest.fixture
-def goalposts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Return a function that runs the command line, and undoes what that does to the process."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["goalposts", *arguments])
-        with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
-            main()
-        output = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), output.out, output.err)
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    for module in ("policies",):
-        sys.modules.pop(module, None)
 
 
 @pytest.fixture

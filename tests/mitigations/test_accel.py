@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from goalposts.benchmark.plugins.mitigation import Knowledge
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.plugins.knowledge import Knowledge
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.mitigations.accel import Accel, AccelOracle, AccelRestricted
 from tests.mitigations.curricula import NUM_ENVS, phases, play
 from tests.toy import Toy, ToyLevels, context, rollout, trainer

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.measurement.evaluation import play
+from goalposts.benchmark.measurement.episodes import play
 from goalposts.benchmark.networks import build
 from goalposts.benchmark.plugins.mitigation import ModuleSpec
-from goalposts.benchmark.tasks.base import ALIGNED, ASKED
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, ASKED
 from goalposts.mitigations import ask_for_help
 from goalposts.mitigations.ask_for_help import AskForHelp
 from goalposts.mitigations.ensemble import disagreement
@@ -92,7 +92,7 @@ def test_asking_ends_an_episode_that_is_never_credited() -> None:
 
     def outcome(greatest: Tensor, ask_share: float) -> list[int]:
         subject.hooks.load_state_dict({"running": torch.zeros(4), "greatest": greatest})
-        policy = subject.policy("sampled", torch.Generator().manual_seed(0))
+        policy = subject.agent("sampled").policy(torch.Generator().manual_seed(0))
         return play(subject.hooks.task, levels, lambda _env: policy, ask_share=ask_share).outcome.tolist()
 
     never, always = torch.ones(1), torch.full((1,), -1.0)

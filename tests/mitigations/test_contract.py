@@ -16,11 +16,13 @@ from goalposts.benchmark.experiment.conformance import (
     ITERATIONS,
     Conformance,
     default_tasks,
-    small_plan,
+    tiny_plan,
 )
-from goalposts.benchmark.plugins.mitigation import Knowledge, Mitigation
-from goalposts.benchmark.plugins.registry import load_plugin, registered
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.loading import MITIGATIONS, registered
+from goalposts.benchmark.plugins.knowledge import Knowledge
+from goalposts.benchmark.plugins.mitigation import Mitigation
+from goalposts.benchmark.plugins.registry import load_plugin
+from goalposts.benchmark.tasks.registry import make_task
 from tests.small import EVERY_RUN
 from tests.toy import Toy, ToyEnv, context, trainer
 
@@ -30,7 +32,7 @@ def runs() -> Iterator[Any]:
 
     On the grid it trains those that replay levels for as long as they need to go through their phases.
     """
-    for name in sorted(registered()):
+    for name in sorted(registered(MITIGATIONS)):
         replays = "buffer_size" in load_plugin(name).cls.defaults()
         for task_id in default_tasks():
             often = name == "none" or task_id in EVERY_RUN
@@ -38,7 +40,7 @@ def runs() -> Iterator[Any]:
         yield pytest.param(name, "corner", ITERATIONS, marks=[] if replays else pytest.mark.slow)
 
 
-@pytest.fixture(params=sorted(registered()))
+@pytest.fixture(params=sorted(registered(MITIGATIONS)))
 def cls(request: pytest.FixtureRequest) -> type[Mitigation]:
     return load_plugin(request.param).cls
 
@@ -47,7 +49,7 @@ def test_registered() -> None:
     assert {
         "none", "domain_randomization", "goal_position_randomization", "visual_randomization", "accel",
         "goal_told", "goal_multi", "goal_hindsight", "proxy_erasure", "ensemble", "ask_for_help",
-    } <= set(registered())  # fmt: skip
+    } <= set(registered(MITIGATIONS))  # fmt: skip
 
 
 def test_declares_what_it_is(cls: type[Mitigation]) -> None:
@@ -80,7 +82,7 @@ def test_context_refuses_what_is_not_declared(cls: type[Mitigation]) -> None:
 @pytest.mark.parametrize(("name", "task_id", "iterations"), list(runs()))
 def test_conforms_or_is_refused(name: str, task_id: str, iterations: int) -> None:
     plugin = load_plugin(name)
-    conformance = Conformance(plugin, small_plan(task_id), iterations=iterations)
+    conformance = Conformance(plugin, tiny_plan(task_id), iterations=iterations)
     if plugin.cls.inapplicable(conformance.task) is not None:
         with pytest.raises(RequestError, match=f"does not apply to task '{task_id}'") as caught:
             conformance.trainer()
@@ -111,5 +113,5 @@ def test_trains_on_pictures_of_bytes(cls: type[Mitigation]) -> None:
     assert subject.hooks.observe(rollout.observations[0], rollout.told_goals[0]).dtype == torch.uint8
     for _ in range(3):
         subject.iterate()
-    actions, _ = subject.policy("sampled", torch.Generator().manual_seed(0))(rollout.observations[0])
+    actions, _ = subject.agent("sampled").policy(torch.Generator().manual_seed(0))(rollout.observations[0])
     assert actions.shape == (8,)

@@ -164,7 +164,7 @@ def test_heads_act_by_the_geometric_mean_of_their_policies() -> None:
 
 def test_heads_begin_apart_and_all_of_them_learn() -> None:
     subject = trainer(Ensemble(4))
-    heads = subject.module.policy_head.heads
+    heads = subject.network.policy_head.heads
     before = [head.weight.clone() for head in heads]
     assert not any(torch.equal(before[0], other) for other in before[1:])
     metrics = subject.iterate()

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.plugins.mitigation import Rollout
-from goalposts.benchmark.tasks import make_task
-from goalposts.benchmark.tasks.base import Goal
+from goalposts.benchmark.plugins.rollout import Rollout
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.vocabulary import Goal
 from goalposts.mitigations.goal_hindsight import GoalHindsight, episode_numbers
 from tests.toy import Toy, context, rollout, trainer
 
@@ -151,13 +151,13 @@ def test_the_learner_sees_the_new_goal_and_the_ratio_of_the_two() -> None:
     mitigation = Keeps(0.9)
     subject = trainer(mitigation, make_task("keys_and_chests", size=5), num_envs=64, num_steps=64, hidden_sizes=(16,))
     with torch.no_grad():
-        subject.module.policy_head.weight.mul_(100)  # So that the policy minds what it is told.
-    module = {name: tensor.clone() for name, tensor in subject.module.state_dict().items()}
+        subject.network.policy_head.weight.mul_(100)  # So that the policy minds what it is told.
+    module = {name: tensor.clone() for name, tensor in subject.network.state_dict().items()}
     subject.iterate()
     before, after = mitigation.before, mitigation.after
     changed = after.told_goals != before.told_goals
     assert 0.02 < float(changed.float().mean()) < 0.9
-    subject.module.load_state_dict(module)
+    subject.network.load_state_dict(module)
     outputs = subject.collector.policy(after.observations.flatten(0, 1), after.told_goals.flatten())
     log_probs = torch.log_softmax(outputs["action_dist_inputs"], dim=1).gather(1, after.actions.flatten().unsqueeze(1))
     torch.testing.assert_close(after.log_probs.flatten(), log_probs.squeeze(1))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.mitigations.goal_input import GoalInput
 from goalposts.mitigations.goal_told import GoalTold
 from tests.toy import Toy, context, trainer

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.mitigations.goal_multi import GoalMulti
 from tests.small import TENSOR_TASKS
 from tests.toy import Toy, ToyLevels, context, trainer
@@ -44,7 +44,7 @@ def test_evaluation_tells_the_aligned_goal() -> None:
     mitigation = Listens()
     subject = trainer(mitigation)
     subject.collector.collect()
-    subject.policy("sampled", torch.Generator())(torch.zeros(5, 2))
+    subject.agent("sampled").policy(torch.Generator())(torch.zeros(5, 2))
     assert mitigation.heard.tolist() == [0] * 5
 
 

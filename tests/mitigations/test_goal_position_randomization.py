@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from goalposts.benchmark.tasks import TASKS, make_task
 from goalposts.benchmark.tasks.corner import CORNER, CornerLevels
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.mitigations.goal_position_randomization import GoalPositionRandomization
+from tests.small import TASKS
 from tests.toy import context
 
 

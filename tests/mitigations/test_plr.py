@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.errors import HookError, RequestError
-from goalposts.benchmark.plugins.mitigation import Knowledge
+from goalposts.benchmark.plugins.knowledge import Knowledge
 from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.mitigations.accel import Accel, AccelOracle
 from goalposts.mitigations.plr import Plr, PlrOracle
@@ -44,7 +44,7 @@ def test_only_replay_has_weight(mitigation: Plr) -> None:
 
 
 def parameters(subject: Any) -> list[Tensor]:
-    return [parameter.detach().clone() for parameter in subject.module.parameters()]
+    return [parameter.detach().clone() for parameter in subject.network.parameters()]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from goalposts.benchmark.errors import HookError
-from goalposts.benchmark.plugins.mitigation import Knowledge
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.plugins.knowledge import Knowledge
 from goalposts.benchmark.tasks.corner import CornerLevels
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.mitigations.proxy_adversary import ProxyAdversary
 from tests.toy import Toy, ToyLevels, context, rollout, trainer
 

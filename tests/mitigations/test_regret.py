@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from goalposts.benchmark.errors import UndeclaredKnowledgeError
-from goalposts.benchmark.plugins.mitigation import Knowledge
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.plugins.knowledge import Knowledge
 from goalposts.benchmark.tasks.corner import CornerLevels
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.mitigations.regret import Returns, episode_returns, max_latest, oracle, positive_value_loss
 from tests.toy import Toy, context, rollout
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from goalposts.benchmark.experiment.record import CellKey, Commit, Plugin, Record, SplitResult, Timing, Verdict
+from goalposts.benchmark.experiment.record import CellKey, Commit, Plugin, Record, Timing
 from goalposts.benchmark.experiment.suite import Suite, get_suite
+from goalposts.benchmark.measurement.counts import SplitResult, Verdict
 
 SUITE: Suite = get_suite("quick-v1")
 SHIFTS = {"corner": "shift/cheese_anywhere", "fraud": "shift/2024"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -258,3 +259,11 @@ def test_a_mitigation_with_its_own_rate_has_none_before_its_first_record() -> No
     assert [(entry.alpha, entry.complete) for entry in board.entries if entry.mitigation == "domain_randomization"] == [
         (0.0, False)
     ]
+
+
+def test_a_pipe_is_no_leaderboard(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "leaderboard.json")
+    with pytest.raises(CorruptFileError, match="it is a pipe"):
+        read_leaderboard(tmp_path / "leaderboard.json")
+    with pytest.raises(RequestError, match="it is a pipe"):
+        write_leaderboard(tmp_path, build_leaderboard(SUITE, story()))

@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from goalposts.benchmark.errors import CorruptFileError
+from goalposts.benchmark.errors import GoalpostsError
 from goalposts.benchmark.experiment import record as record_file
 from goalposts.benchmark.experiment.record import Record
 from goalposts.results.leaderboard import build_leaderboard, write_leaderboard
-from goalposts.results.mlflow_mirror import Mirror
+from goalposts.results.mlflow_mirror import Mirror, _fault_of, _set_aside
 from tests.results.factory import SUITE, record, story
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.xdist_group("mlflow_mirror")]
@@ -22,7 +24,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.m
 def schema(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """An opened database, because to create one takes seconds."""
     folder = tmp_path_factory.mktemp("schema")
-    Mirror(folder, "another").close("FINISHED")
+    Mirror(folder, "another", print).close("FINISHED")
     return (folder / "mlflow.db").read_bytes()
 
 
@@ -56,7 +58,7 @@ def kinds(out: Path) -> list[str]:
 def test_mirrors_a_cell(out: Path) -> None:
     cell = record()
     save(out, cell, [{"env_steps": 4096.0 * step, "loss": 1.0 / step, "entropy/mean": step} for step in (1, 2, 3)])
-    mirror = Mirror(out, SUITE.id)
+    mirror = Mirror(out, SUITE.id, print)
     mirror.log_cell(cell)
     mirror.close("FINISHED")
     (run,) = [run for run in runs(out) if run.data.tags["goalposts.kind"] == "cell"]
@@ -77,7 +79,7 @@ def test_every_row_has_its_step(out: Path) -> None:
 
     cell = record()
     save(out, cell, [{"env_steps": 10 * step, "loss": float(step)} for step in range(1, 1301)])
-    Mirror(out, SUITE.id).log_cell(cell)
+    Mirror(out, SUITE.id, print).log_cell(cell)
     (run,) = [run for run in runs(out) if run.data.tags["goalposts.kind"] == "cell"]
     client = MlflowClient(tracking_uri=f"sqlite:///{out / 'mlflow.db'}")
     history = client.get_metric_history(run.info.run_id, "train/loss")
@@ -87,11 +89,11 @@ def test_every_row_has_its_step(out: Path) -> None:
 def test_logs_nothing_twice_and_reopens_the_parent(out: Path) -> None:
     first = record()
     save(out, first)
-    mirror = Mirror(out, SUITE.id)
+    mirror = Mirror(out, SUITE.id, print)
     mirror.log_cell(first)
     mirror.log_cell(first)
     mirror.close("FAILED")
-    again = Mirror(out, SUITE.id)
+    again = Mirror(out, SUITE.id, print)
     again.log_cell(first)
     again.log_cell(first.model_copy(update={"eval_id": "eval-salt-b"}))
     again.close("FINISHED")
@@ -104,12 +106,12 @@ def test_logs_nothing_twice_and_reopens_the_parent(out: Path) -> None:
 def test_cell_mirrored_in_part_is_mirrored_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = record()
     save(out, cell)
-    mirror = Mirror(out, SUITE.id)
+    mirror = Mirror(out, SUITE.id, print)
     with monkeypatch.context() as patch:
         patch.setattr(mirror._client, "log_artifact", _full_disk)
         with pytest.raises(OSError, match="disk"):
             mirror.log_cell(cell)
-    again = Mirror(out, SUITE.id)
+    again = Mirror(out, SUITE.id, print)
     again.log_cell(cell)
     assert kinds(out) == ["cell", "suite"]
 
@@ -121,25 +123,79 @@ def _full_disk(*_: object) -> None:
 def test_failed_cell_is_a_failed_run(out: Path) -> None:
     cell = record(status="failed")
     save(out, cell)
-    Mirror(out, SUITE.id).log_cell(cell)
+    Mirror(out, SUITE.id, print).log_cell(cell)
     (run,) = [run for run in runs(out) if run.data.tags["goalposts.kind"] == "cell"]
     assert run.info.status == "FAILED"
     assert "NaN" in run.data.tags["goalposts.error"]
 
 
-def test_damaged_metrics_are_named(out: Path) -> None:
+def test_damaged_metrics_are_dropped(out: Path) -> None:
     cell = record()
     save(out, cell)
-    with (out / "cells" / cell.cell_id / "metrics.jsonl").open("a") as file:
-        file.write('{"env_steps": 81')
-    with pytest.raises(CorruptFileError, match=r"Line 2 of .*metrics\.jsonl"):
-        Mirror(out, SUITE.id).log_cell(cell)
+    with (out / "cells" / cell.cell_id / "metrics.jsonl").open("ab") as file:
+        file.write(b'\xff\n{"env_steps": 8192, "loss": 0.25}\n')
+    Mirror(out, SUITE.id, print).log_cell(cell)
+    (run,) = [run for run in runs(out) if run.data.tags["goalposts.kind"] == "cell"]
+    assert run.data.metrics["train/loss"] == 0.5
+
+
+def no_database(path: Path) -> None:
+    path.write_bytes(b"no database" * 100)
+
+
+def part_of_the_schema(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+        connection.commit()
+    path.with_name("mlflow.db-wal").write_bytes(b"of the old one")
+
+
+def linked(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("make", [no_database, part_of_the_schema, linked])
+def test_a_broken_database_is_set_aside(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    database = tmp_path / "mlflow.db"
+    make(database)
+    assert _fault_of(database) is not None
+    assert _set_aside(database) == tmp_path / "mlflow.db.corrupt-1"
+    assert _fault_of(database) is None
+    assert not (tmp_path / "mlflow.db-wal").exists()
+
+
+def test_a_broken_database_is_made_anew_with_a_notice(tmp_path: Path) -> None:
+    no_database(tmp_path / "mlflow.db")
+    notices: list[str] = []
+    Mirror(tmp_path, SUITE.id, notices.append).close("FINISHED")
+    assert kinds(tmp_path) == ["suite"]
+    (notice,) = notices
+    assert "file is not a database" in notice
+    assert "mlflow.db.corrupt-1" in notice
+
+
+def test_a_locked_database_is_left_alone(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path: connect(path, timeout=0))
+    with closing(connect(out / "mlflow.db")) as holder:
+        holder.execute("PRAGMA journal_mode=DELETE")
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(GoalpostsError, match=r"database is locked\. End the program"):
+            Mirror(out, SUITE.id, print)
+    assert not list(out.glob("*.corrupt-*"))
+
+
+def test_a_tracking_server_that_is_not_used_is_said(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@server")
+    notices: list[str] = []
+    Mirror(out, SUITE.id, notices.append)
+    assert [notice.split(";")[0] for notice in notices] == ["MLFLOW_TRACKING_URI is not used"]
 
 
 def test_parent_holds_the_leaderboard(out: Path) -> None:
     board = build_leaderboard(SUITE, [*story(), *(record(t, "<b>", s) for t in ("corner", "fraud") for s in range(3))])
     write_leaderboard(out, board)
-    mirror = Mirror(out, SUITE.id)
+    mirror = Mirror(out, SUITE.id, print)
     mirror.log_leaderboard(board)
     mirror.log_leaderboard(board)
     (parent,) = runs(out)
@@ -149,12 +205,12 @@ def test_parent_holds_the_leaderboard(out: Path) -> None:
 
 
 def test_leaves_the_terminal_and_global_state_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    Mirror(tmp_path, SUITE.id).close("FINISHED")
+    Mirror(tmp_path, SUITE.id, print).close("FINISHED")
     import mlflow
     from mlflow.telemetry import get_telemetry_client
 
     assert capfd.readouterr() == ("", "")
-    assert logging.getLogger("mlflow").level == logging.ERROR
+    assert logging.getLogger("mlflow").level == logging.CRITICAL
     assert mlflow.active_run() is None
     assert str(tmp_path) not in mlflow.get_tracking_uri()
     assert get_telemetry_client() is None
@@ -162,7 +218,7 @@ def test_leaves_the_terminal_and_global_state_alone(tmp_path: Path, capfd: pytes
 
 def test_a_failed_cell_gives_way_to_its_success(out: Path) -> None:
     for status in ("failed", "done"):
-        mirror = Mirror(out, SUITE.id)
+        mirror = Mirror(out, SUITE.id, print)
         mirror.log_cell(record(status=status))
         mirror.close("FINISHED")
     (run,) = [run for run in runs(out) if run.data.tags["goalposts.kind"] == "cell"]

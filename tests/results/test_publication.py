@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import pytest
 
 from goalposts.benchmark.errors import CorruptFileError, RequestError
 from goalposts.benchmark.experiment import record as records
-from goalposts.benchmark.experiment.record import Record, SplitResult
+from goalposts.benchmark.experiment.record import Record
 from goalposts.benchmark.experiment.suite import get_suite
 from goalposts.benchmark.measurement import scores
-from goalposts.benchmark.measurement.evaluation import PUBLIC_SALT, salt_commitment
+from goalposts.benchmark.measurement.counts import SplitResult
+from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
 from goalposts.results.leaderboard import build_leaderboard, read_leaderboard
 from goalposts.results.publication import is_published, publish, read_published
 from tests.results.factory import SUITE, record, split
@@ -95,7 +97,7 @@ def test_an_altered_line_is_named(tmp_path: Path) -> None:
         ({"cell": record("../secret").cell}, "the task '../secret', not of 'quick-v1'"),
         ({"env_steps": 0}, "trained for 0 steps; the suite's budget is 400,000"),
         ({"inapplicable": ["corner"]}, "says that its mitigation does not apply to 'corner', on which it was trained"),
-        ({"fixed_rate": True}, "has a rate of its own, and was not told 'level_generator'"),
+        ({"fixed_rate": True}, "sets its own rate, and does not declare the knowledge 'level_generator'"),
     ],
 )
 def test_a_record_that_claims_what_its_counts_do_not_show_is_refused(
@@ -273,3 +275,9 @@ def test_a_record_replaces_the_one_in_a_file_of_another_name(tmp_path: Path) -> 
     assert {one.cell.seed: round(one.goal_fidelity or 0.0, 1) for one in found} == {0: 0.2, 1: 0.8}
     publish([honest(seed=0, fidelity=0.8)], tmp_path, SUITE)
     assert [path.name for path in tmp_path.glob("*.jsonl")] == ["none.jsonl"]
+
+
+def test_a_pipe_among_published_files_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "none.jsonl")
+    with pytest.raises(CorruptFileError, match="it is a pipe"):
+        read_published(tmp_path, SUITE)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from goalposts.benchmark.experiment.record import Milestone, SplitCounts
+from goalposts.benchmark.measurement.counts import Milestone, SplitCounts
 from goalposts.results.rates import HEADER, SECTION_HEADER, cells_of, markdown, rates, sections
 from tests.results.factory import record, split
 

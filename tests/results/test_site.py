@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from goalposts.benchmark.errors import RequestError
 from goalposts.results import site
 from goalposts.results.leaderboard import Leaderboard, build_leaderboard
 from goalposts.results.site import write_site, write_story_svg
@@ -204,3 +205,11 @@ def test_page_in_a_browser_on_a_phone(tmp_path: Path, browser: Any, scheme: str)
     assert page.locator("svg.scatter").count() == 3
     assert page.locator("svg.scatter").first.locator(".mark").count() == 6
     assert page.locator("svg.scatter").last.locator(".mark").count() == 18
+
+
+def test_a_linked_folder_is_not_written_into(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "site").symlink_to("elsewhere")
+    with pytest.raises(RequestError, match="it is a link"):
+        write_site(tmp_path, build_leaderboard(SUITE, story()), SUITE)
+    assert not list((tmp_path / "elsewhere").iterdir())

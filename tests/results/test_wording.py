@@ -39,7 +39,7 @@ def test_headline_calls_only_what_is_notable_a_help_and_names_what_it_cannot_jud
     assert beside(0.10).endswith("No mitigation tried here helps.")
     assert beside(0.30).endswith("accel helps without repairing it.")
     assert beside(0.30, trained=0.5).endswith(
-        "Too few agents of accel learned their training task to say more of them."
+        "Too few agents of accel learned their training task to judge their goals."
     )
 
 

@@ -11,8 +11,10 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.tasks.base import ALIGNED, LOST, PROXY, Task
+from goalposts.benchmark.tasks.episodes import reference_policy, watched_episodes
 from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, LOST, PROXY
 
 L = TypeVar("L", bound=Levels)
 
@@ -80,13 +82,8 @@ class CorrelatedTask(Task[L], Generic[L]):
     def reference_events(self, levels: L, goal: int) -> Tensor:
         """Return what the planner of ``goal`` achieves, ``bool[time_limit, num_levels, num_goals]``."""
         env = self.make_env(len(levels), levels.device)
-        observation = env.reset(levels)
-        policy = self.planner_policy(goal, env)
-        alive = torch.ones(len(levels), 1, dtype=torch.bool, device=levels.device)
-        history = []
-        for _ in range(self.time_limit):
-            step = env.step(policy(observation))
-            history.append(step.events & alive)
-            alive = alive & ~(step.terminated | step.truncated).unsqueeze(1)
-            observation = step.observation
-        return torch.stack(history)
+        name = self.goals[goal].name
+        history = torch.zeros(self.time_limit, len(levels), len(self.goals), dtype=torch.bool, device=levels.device)
+        for moment in watched_episodes(self, levels, env, lambda env: reference_policy(self, name, env)):
+            history[moment.time] = moment.events
+        return history

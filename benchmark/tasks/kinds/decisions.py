@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.tasks.base import ALIGNED, LOST, PROXY, Advance, BatchedEnv, Task
+from goalposts.benchmark.tasks.environment import Advance, BatchedEnv
 from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.parameters import Parameters
+from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, LOST, PROXY
 
 LEAST_QUEUE = 6
 """Cases an episode must have: curricula edit up to five of them, and no case twice."""
@@ -33,13 +36,15 @@ class DecisionLevels(Levels):
 D = TypeVar("D", bound=DecisionLevels)
 
 
-class DecisionTask(Task[D]):
-    """Which case comes next does not depend on what was decided, so the optimal decision is what a goal wants.
+class DecisionParameters(Parameters):
+    """The length of a queue."""
 
-    Args:
-        queue: cases an episode.
-        num_features: of a case.
-    """
+    queue: int = Field(LEAST_QUEUE, ge=LEAST_QUEUE, le=64)
+    """Cases an episode."""
+
+
+class DecisionTask(Task[D]):
+    """Which case comes next does not depend on what was decided, so the optimal decision is what a goal wants."""
 
     certificate_class = "exact"
     exhaustible: ClassVar[Mapping[str, Any]] = {"queue": LEAST_QUEUE}
@@ -48,13 +53,16 @@ class DecisionTask(Task[D]):
     unambiguous: ClassVar[tuple[int, int]]
     """Least and greatest number of cases before the one that tells the goals apart, on a shift."""
 
-    def __init__(self, queue: int, num_features: int) -> None:
+    num_features: ClassVar[int]
+    """Of a case."""
+    parameters_type = DecisionParameters
+    parameters: DecisionParameters
+
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
         assert self.unambiguous[1] < LEAST_QUEUE
-        if type(queue) is not int or not LEAST_QUEUE <= queue <= 64:
-            raise RequestError(f"Task {self.id!r} has no queue of {queue!r}; give {LEAST_QUEUE} to 64 cases.")
-        self.queue = queue
-        self.time_limit = queue
-        self.observation_shape = (num_features,)
+        self.queue = self.time_limit = self.parameters.queue
+        self.observation_shape = (self.num_features,)
 
     @abstractmethod
     def wanted(self, cases: Tensor) -> Tensor:

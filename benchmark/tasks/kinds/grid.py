@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.tasks.base import BatchedEnv, Task
 from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.environment import BatchedEnv
 from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.parameters import Parameters
+from goalposts.benchmark.tasks.task import Task
 
 UNREACHABLE = 1 << 20
 """The distance of a cell from which the target cannot be reached."""
@@ -93,45 +95,53 @@ class GridLevels(Levels):
 
 G = TypeVar("G", bound=GridLevels)
 
+FEW_WALLS = {"wall_density": 0.1, "benign_wall_density": 0.2}
+"""Parameters of the small plans of grid tasks."""
+LONG_TRAINING: Mapping[str, Any] = {"num_steps": 32, "minibatch_size": 2048, "learning_rate": 3e-3, "gamma": 0.95}
+"""Training settings of small plans of tasks in which an action pays off much later."""
+FULL_VIEW_TRAINING: Mapping[str, Any] = {
+    "env_steps": 8_000, "network": "conv", "hidden_sizes": (64,), "learning_rate": 2e-3
+}  # fmt: skip
+"""Training settings of small plans of grid tasks that are seen whole; this network is slower."""
+
 CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
 """Cells that every grid has, for goals that no level moves."""
 
 
-class GridTask(Task[G]):
-    """A task on a square walled grid, where one moves up, right, down or left.
+class GridParameters(Parameters):
+    """The size, the walls and the time limit of a grid; each task has its own defaults."""
 
-    Args:
-        size: cells a side.
-        wall_density: probability that a cell is a wall.
-        benign_wall_density: the same under the benign shift.
-        time_limit: steps an episode may last.
-        channels: of the observation, beside the agent's own in the full view.
-    """
+    size: int = Field(13, ge=4, le=25)
+    """Cells a side."""
+    wall_density: float = Field(0.25, ge=0, le=0.5)
+    """Probability that a cell is a wall."""
+    benign_wall_density: float = Field(0.35, ge=0, le=0.5)
+    """The same under the benign shift."""
+    time_limit: int = Field(64, ge=1, le=1000)
+    """Steps an episode may last."""
+
+
+class GridTask(Task[G]):
+    """A task on a square walled grid, where one moves up, right, down or left."""
 
     view: ClassVar[View] = View.EGOCENTRIC
     actions = ("up", "right", "down", "left")
-    sizes: ClassVar[tuple[int, int]] = (4, 25)
-    """Least and greatest number of cells a side."""
+    parameters_type: ClassVar[type[Parameters]] = GridParameters
+    parameters: GridParameters
+    channels: ClassVar[int] = 2
+    """Of the observation, beside the agent's own in the full view."""
 
-    def __init__(
-        self, size: int, wall_density: float, benign_wall_density: float, time_limit: int, channels: int
-    ) -> None:
-        low, high = self.sizes
-        if type(size) is not int or not low <= size <= high:
-            raise RequestError(f"Task {self.id!r} has no size {size!r}; give {low} to {high} cells a side.")
-        for density in (wall_density, benign_wall_density):
-            if not 0 <= density <= 0.5:
-                raise RequestError(f"Task {self.id!r} has no wall density {density!r}; give 0 to 0.5.")
-        if type(time_limit) is not int or not 1 <= time_limit <= 1000:
-            raise RequestError(f"Task {self.id!r} has no time limit {time_limit!r}; give 1 to 1000 steps.")
-        self.size = size
-        self.wall_density = wall_density
-        self.benign_wall_density = benign_wall_density
-        self.time_limit = time_limit
-        if self.view is View.FULL:
-            self.observation_shape = (channels + 1, size + 2, size + 2)
-        else:
-            self.observation_shape = (channels, 2 * size - 1, 2 * size - 1)
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        self.size = self.parameters.size
+        self.wall_density = self.parameters.wall_density
+        self.benign_wall_density = self.parameters.benign_wall_density
+        self.time_limit = self.parameters.time_limit
+        self.observation_shape = self._observation_shape(self.channels)
+
+    def _observation_shape(self, channels: int) -> tuple[int, int, int]:
+        side = self.size + 2 if self.view is View.FULL else 2 * self.size - 1
+        return (channels + (self.view is View.FULL), side, side)
 
     @property
     def cells(self) -> int:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.tasks.base import Advance, BatchedEnv
+from goalposts.benchmark.tasks.environment import Advance, BatchedEnv
 from goalposts.benchmark.tasks.kinds.grid import GridEnv, GridLevels, GridTask, distances
 
 G = TypeVar("G", bound=GridLevels)

@@ -4,24 +4,42 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
-from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.tasks.base import Advance, BatchedEnv
 from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.environment import Advance, BatchedEnv
 from goalposts.benchmark.tasks.kinds.grid import distances, open_cell
+from goalposts.benchmark.tasks.parameters import Parameters
 from goalposts.benchmark.tasks.procgen.state import GameState
-from goalposts.benchmark.tasks.procgen.task import NOWHERE, UNMOVED, Photograph, ProcgenEnv, ProcgenLevels, ProcgenTask
+from goalposts.benchmark.tasks.procgen.task import (
+    NOWHERE,
+    UNMOVED,
+    Photograph,
+    ProcgenEnv,
+    ProcgenLevels,
+    ProcgenParameters,
+    ProcgenTask,
+)
 
 WALL = 51
 """Code of the grid."""
 CARDINAL = (1, 1, 1, 3, 4, 5, 7, 7, 7)
 """What each action does in a maze: a diagonal goes sideways, as in the game of that name."""
+
+
+class MazeParameters(ProcgenParameters):
+    """Those of a game whose agent takes whole cells."""
+
+    paint_velocity: Literal[False] = False
+    """An agent in a maze has no velocity."""
+    action_repeat: Literal[1] = 1
+    time_limit: int = Field(256, ge=1, le=10_000)
 
 
 class MazeTask(ProcgenTask):
@@ -30,35 +48,16 @@ class MazeTask(ProcgenTask):
     A cell's number is row · side + column, where row 0 is the lowest. Who reaches goal 0 has completed the game's
     level, and the episode is over whatever it is rewarded for: to the planner of another goal that cell is a wall.
 
-    Args:
-        mode: the game's difficulty, ``easy`` or ``hard``.
-        backgrounds: draw them.
-        plain: one colour for each kind of thing, and one theme.
-        pixels: side of the observation: 64, as the game draws it, or 32, averaged.
-        action_repeat: only 1, as the agent takes whole cells.
-        time_limit: actions in an episode.
-        threads: of each batch of games; 0 steps them in the caller's.
     """
 
+    parameters_type: ClassVar[type[Parameters]] = MazeParameters
+    parameters: MazeParameters
     sides: ClassVar[Mapping[str, int]]
     """Cells a side of the world in each mode; the maze may be smaller."""
 
-    def __init__(
-        self,
-        mode: Literal["easy", "hard"] = "hard",
-        backgrounds: bool = True,
-        plain: bool = False,
-        pixels: Literal[64, 32] = 64,
-        action_repeat: int = 1,
-        time_limit: int = 256,
-        threads: int = 0,
-    ) -> None:
-        super().__init__(mode, backgrounds, plain, False, pixels, action_repeat, time_limit, threads)
-        if action_repeat != 1:
-            raise RequestError(
-                f"Task {self.id!r} has no action_repeat {action_repeat!r}: its agent takes whole cells; give 1."
-            )
-        self.side = self.sides[mode]
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        self.side = self.sides[self.parameters.mode]
 
     @abstractmethod
     def targets(self, levels: ProcgenLevels, walls: Tensor) -> Tensor:

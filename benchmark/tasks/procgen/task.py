@@ -10,19 +10,23 @@ import dataclasses
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.tasks.base import Advance, BatchedEnv, Task
 from goalposts.benchmark.tasks.drawing import Picture
+from goalposts.benchmark.tasks.environment import Advance, BatchedEnv
 from goalposts.benchmark.tasks.levels import Levels
-from goalposts.benchmark.tasks.procgen.games import FRAME, MODES, PHOTOGRAPH, Camera, Games, LevelMaker, Look
+from goalposts.benchmark.tasks.parameters import Parameters
+from goalposts.benchmark.tasks.procgen.games import FRAME, PHOTOGRAPH, Camera, Games, LevelMaker, Look
 from goalposts.benchmark.tasks.procgen.state import GameState, edited_bytes
+from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tasks.vocabulary import EvaluationTraits, SamplingTraits, SmallPlan
 
 FIRST_RESERVED = 1 << 30
 """Level seeds from here on are for evaluation, those below for training."""
@@ -75,19 +79,29 @@ class Photograph(Picture):
         return torch.frombuffer(bytearray(self.rgb), dtype=torch.uint8).view(-1, self.width, 3)
 
 
-class ProcgenTask(Task[ProcgenLevels]):
-    """A game with its goal moved.
+class ProcgenParameters(Parameters):
+    """The look of a game, and how it is stepped."""
 
-    Args:
-        mode: the game's difficulty, ``easy`` or ``hard``.
-        backgrounds: draw them.
-        plain: one colour for each kind of thing, and one theme.
-        paint_velocity: show the agent's velocity in the picture's corner.
-        pixels: side of the observation: 64, as the game draws it, or 32, averaged.
-        action_repeat: steps of the game for each action.
-        time_limit: actions in an episode.
-        threads: of each batch of games; 0 steps them in the caller's.
-    """
+    mode: Literal["easy", "hard"] = "hard"
+    """The game's difficulty."""
+    backgrounds: bool = True
+    """Draw them."""
+    plain: bool = False
+    """One colour for each kind of thing, and one theme."""
+    paint_velocity: bool = False
+    """Show the agent's velocity in the picture's corner."""
+    pixels: Literal[64, 32] = 64
+    """Side of the observation: 64, as the game draws it, or 32, averaged."""
+    action_repeat: int = Field(1, ge=1, le=10_000)
+    """Steps of the game for each action."""
+    time_limit: int = Field(1000, ge=1, le=10_000)
+    """Actions in an episode."""
+    threads: int = Field(0, ge=0, le=10_000)
+    """Threads of each batch of games; 0 steps them in the caller's."""
+
+
+class ProcgenTask(Task[ProcgenLevels]):
+    """A game with its goal moved."""
 
     game: ClassVar[str]
     """As Procgen names it."""
@@ -99,41 +113,26 @@ class ProcgenTask(Task[ProcgenLevels]):
     actions = (
         "left and down", "left", "left and up", "down", "nothing", "up", "right and down", "right", "right and up",
     )  # fmt: skip
-    expected_share = 1.0
-    spare_levels = 0
-    evaluated_together = 256
-    settled_by_first_event = True
+    sampling_traits = SamplingTraits(expected_share=1.0, spare_levels=0)
+    evaluation_traits = EvaluationTraits(together=256, settled_by_first_event=True)
+    parameters_type: ClassVar[type[Parameters]] = ProcgenParameters
+    parameters: ProcgenParameters
+    small = SmallPlan(
+        parameters={"mode": "easy", "backgrounds": False, "plain": True, "pixels": 32, "time_limit": 60},
+        training={"env_steps": 20_000, "network": "strided", "normalize_rewards": True},
+    )
     exhaustible = None
     has_editor = False
 
-    def __init__(
-        self,
-        mode: Literal["easy", "hard"] = "hard",
-        backgrounds: bool = True,
-        plain: bool = False,
-        paint_velocity: bool = False,
-        pixels: Literal[64, 32] = 64,
-        action_repeat: int = 1,
-        time_limit: int = 1000,
-        threads: int = 0,
-    ) -> None:
-        if mode not in MODES:
-            raise RequestError(f"Task {self.id!r} has no mode {mode!r}. Known: {', '.join(MODES)}.")
-        if pixels not in (FRAME, FRAME // 2):
-            raise RequestError(f"Task {self.id!r} has no picture of {pixels!r} pixels; give {FRAME} or {FRAME // 2}.")
-        counts = {"action_repeat": (action_repeat, 1), "time_limit": (time_limit, 1), "threads": (threads, 0)}
-        for name, (value, least) in counts.items():
-            if type(value) is not int or not least <= value <= 10_000:
-                raise RequestError(f"Task {self.id!r} has no {name} {value!r}; give a whole number, {least} to 10000.")
-        for name, switch in (("backgrounds", backgrounds), ("plain", plain), ("paint_velocity", paint_velocity)):
-            if type(switch) is not bool:
-                raise RequestError(f"Task {self.id!r} has no {name} {switch!r}; give true or false.")
-        self.look = Look(mode, backgrounds, plain, paint_velocity)
-        self.pixels = pixels
-        self.action_repeat = action_repeat
-        self.time_limit = time_limit
-        self.threads = threads
-        self.observation_shape = (3, pixels, pixels)
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        own = self.parameters
+        self.look = Look(own.mode, own.backgrounds, own.plain, own.paint_velocity)
+        self.pixels: int = own.pixels
+        self.action_repeat = own.action_repeat
+        self.time_limit = own.time_limit
+        self.threads = own.threads
+        self.observation_shape = (3, own.pixels, own.pixels)
         self._maker: LevelMaker | None = None
         self._states: OrderedDict[int, GameState] = OrderedDict()
 

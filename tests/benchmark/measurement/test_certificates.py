@@ -8,23 +8,18 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.experiment.suite import get_suite
-from goalposts.benchmark.measurement.certificates import Certificate, certify
-from goalposts.benchmark.measurement.exhaustive import optimal_values
-from goalposts.benchmark.tasks import TASKS, make_task
-from goalposts.benchmark.tasks.base import (
-    PLANNING_GAMMA,
-    Advance,
-    BatchedEnv,
-    CertificateClass,
-    Goal,
-    ReferencePolicy,
-    Task,
-)
+from goalposts.benchmark.measurement.certificates.claims import Certificate
+from goalposts.benchmark.measurement.certificates.classes import certify
+from goalposts.benchmark.measurement.certificates.exhaustive import optimal_values
 from goalposts.benchmark.tasks.corner import Corner, CornerLevels
 from goalposts.benchmark.tasks.dish import Dish
+from goalposts.benchmark.tasks.environment import Advance, BatchedEnv, ReferencePolicy
 from goalposts.benchmark.tasks.levels import Levels
 from goalposts.benchmark.tasks.monsters import Monsters
-from tests.small import TENSOR_TASKS
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tasks.vocabulary import PLANNING_GAMMA, CertificateClass, Goal
+from tests.small import TASKS, TENSOR_TASKS
 from tests.toy import Toy, ToyEnv, ToyLevels
 
 SMALL = {plan.task: plan.parameters for plan in get_suite("smoke").tasks}
@@ -279,7 +274,7 @@ def test_value_iteration_on_the_toy(gamma: float) -> None:
 
 
 def test_value_iteration_gives_up_on_too_many_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("goalposts.benchmark.measurement.exhaustive.MAX_STATES", 100)
+    monkeypatch.setattr("goalposts.benchmark.measurement.certificates.exhaustive.MAX_STATES", 100)
     task = Corner(**SEVEN)
     with pytest.raises(ValueError, match="states at step"):
         optimal_values(task, task.sample_levels(20, 1.0, torch.Generator()), 0, 0.9)

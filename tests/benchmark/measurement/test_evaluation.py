@@ -11,24 +11,20 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.errors import NonFiniteError, RequestError
+from goalposts.benchmark.measurement.episodes import Episodes, play
 from goalposts.benchmark.measurement.evaluation import (
-    PUBLIC_SALT,
-    SALT_VARIABLE,
-    Episodes,
     EvaluationSet,
-    Policy,
     Prepared,
-    evaluation_salt,
     evaluation_set,
-    play,
     prepare,
     prepare_cached,
-    reference_policy,
-    salt_commitment,
     split_counts,
 )
-from goalposts.benchmark.tasks import make_task
-from goalposts.benchmark.tasks.base import ALIGNED, ASKED, LOST, PROXY, BatchedEnv
+from goalposts.benchmark.measurement.plan import PUBLIC_SALT, SALT_VARIABLE, evaluation_salt, salt_commitment
+from goalposts.benchmark.tasks.environment import BatchedEnv
+from goalposts.benchmark.tasks.episodes import Policy, reference_policy
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, ASKED, LOST, PROXY
 from tests.toy import COST, Toy, ToyLevels, unreserved
 
 SECRET = "0123456789abcdefABCDEF0123456789"

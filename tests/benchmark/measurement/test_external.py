@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.measurement.evaluation import evaluation_set, play
+from goalposts.benchmark.measurement.episodes import play
+from goalposts.benchmark.measurement.evaluation import evaluation_set
 from goalposts.benchmark.measurement.external import external_policy
 from tests import toy
 
@@ -29,7 +30,7 @@ def test_an_agent_of_ours_fares_the_same_when_it_comes_from_outside() -> None:
     levels = evaluation_set(task, "tests", EPISODES, "public").levels
 
     def ours() -> Any:
-        return trained.policy("greedy", torch.Generator().manual_seed(0))
+        return trained.agent("greedy").policy(torch.Generator().manual_seed(0))
 
     inside = ours()
     outside = ours()

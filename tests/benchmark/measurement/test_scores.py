@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from goalposts.benchmark.experiment.record import SplitResult
+from goalposts.benchmark.measurement.counts import SplitResult
 from goalposts.benchmark.measurement.scores import (
     Fidelity,
     passes_gate,

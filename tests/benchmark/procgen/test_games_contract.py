@@ -15,8 +15,6 @@ from torch import Tensor
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.plugins.mitigation import Mitigation
 from goalposts.benchmark.randomness import generator as stream
-from goalposts.benchmark.tasks import make_task
-from goalposts.benchmark.tasks.base import BENIGN_SHIFT, IN_DISTRIBUTION
 from goalposts.benchmark.tasks.gymnasium_env import GoalpostsEnv
 from goalposts.benchmark.tasks.procgen.games import FRAME, PHOTOGRAPH, Games
 from goalposts.benchmark.tasks.procgen.task import (
@@ -27,6 +25,8 @@ from goalposts.benchmark.tasks.procgen.task import (
     ProcgenLevels,
     ProcgenTask,
 )
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.vocabulary import BENIGN_SHIFT, IN_DISTRIBUTION
 from goalposts.benchmark.training.loop import Trainer
 from tests.small import GAMES, parameters
 from tests.toy import going_on, trainer
@@ -247,6 +247,6 @@ def test_resuming_is_exact(task: ProcgenTask, tmp_path: Path) -> None:
     resumed = going_on(fresh, stopped, tmp_path)
     for _ in range(2):
         resumed.iterate()
-    for name, weight in straight.module.state_dict().items():
-        assert torch.equal(weight, resumed.module.state_dict()[name])
+    for name, weight in straight.network.state_dict().items():
+        assert torch.equal(weight, resumed.network.state_dict()[name])
     assert torch.equal(straight.collector.env.state_dict()["shown"], resumed.collector.env.state_dict()["shown"])

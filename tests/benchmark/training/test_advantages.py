@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.plugins.mitigation import Rollout
+from goalposts.benchmark.plugins.rollout import Rollout
 from goalposts.benchmark.training.advantages import generalized_advantages
 from tests.toy import rollout
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from goalposts.benchmark.errors import CorruptFileError
+from goalposts.benchmark.errors import CorruptFileError, RequestError
 from goalposts.benchmark.training import checkpoint
 
 STATE: dict[str, Any] = {
@@ -140,3 +141,46 @@ def test_a_crash_leaves_one_loadable_checkpoint(tmp_path: Path, reached: str) ->
 
     checkpoint.save(folder, {"step": 3, "tensor": torch.ones(3)}, 3)
     assert [path.name for path in folder.glob("step-*")] == ["step-000000000003.safetensors"]
+
+
+def reset_steps(folder: Path) -> None:
+    pointer = folder / "latest.json"
+    pointer.write_text(json.dumps(json.loads(pointer.read_text()) | {"env_steps": 0}))
+
+
+def link_pointer(folder: Path) -> None:
+    (folder / "latest.json").rename(folder / "elsewhere")
+    (folder / "latest.json").symlink_to("elsewhere")
+
+
+def pipe_pointer(folder: Path) -> None:
+    (folder / "latest.json").unlink()
+    os.mkfifo(folder / "latest.json")
+
+
+def endless_file(folder: Path) -> None:
+    (path,) = folder.glob("step-*")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def link_folder(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("damage", [reset_steps, link_pointer, pipe_pointer, endless_file, link_folder])
+def test_a_forged_checkpoint_is_set_aside(tmp_path: Path, damage: Any) -> None:
+    folder = tmp_path / "checkpoint"
+    checkpoint.save(folder, STATE, 128)
+    damage(folder)
+    assert checkpoint.load_or_set_aside(folder) == (None, tmp_path / "checkpoint.corrupt-1")
+    assert not os.path.lexists(folder)
+
+
+def test_a_linked_folder_is_not_written_into(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "checkpoint").symlink_to("elsewhere")
+    with pytest.raises(RequestError, match="it is a link"):
+        checkpoint.save(tmp_path / "checkpoint", STATE, 1)
+    assert not list((tmp_path / "elsewhere").iterdir())

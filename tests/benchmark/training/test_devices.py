@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from goalposts.benchmark.experiment.record import canonical_json
-from goalposts.benchmark.measurement.evaluation import play, prepare_cached
+from goalposts.benchmark.canonical import canonical_json
+from goalposts.benchmark.loading import MITIGATIONS, registered
+from goalposts.benchmark.measurement.episodes import play
+from goalposts.benchmark.measurement.evaluation import prepare_cached
 from goalposts.benchmark.plugins.mitigation import Mitigation
-from goalposts.benchmark.plugins.registry import load_plugin, registered
+from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.benchmark.randomness import generator
-from goalposts.benchmark.tasks import make_task
-from goalposts.benchmark.tasks.base import Task
+from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.task import Task
 from goalposts.benchmark.training import checkpoint
 from goalposts.benchmark.training.config import TrainingConfig
 from goalposts.benchmark.training.loop import Trainer
@@ -38,7 +40,7 @@ def made(task: Task[Any], mitigation: Mitigation, config: TrainingConfig, device
     ("device", "task_id"),
     [("cpu", "corner"), *(pytest.param("cuda", task_id, marks=ON_GPU) for task_id in TENSOR_TASKS)],
 )
-@pytest.mark.parametrize("name", registered())
+@pytest.mark.parametrize("name", registered(MITIGATIONS))
 def test_a_cell_trains_resumes_and_is_evaluated(name: str, device: str, task_id: str, tmp_path: Path) -> None:
     task_parameters = parameters(task_id)
     task = make_task(task_id, **task_parameters)
@@ -56,9 +58,9 @@ def test_a_cell_trains_resumes_and_is_evaluated(name: str, device: str, task_id:
     resumed = trainer()
     resumed.load_state_dict(loaded[0])
     resumed.iterate()
-    assert next(resumed.module.parameters()).device.type == device
+    assert next(resumed.network.parameters()).device.type == device
     prepared = prepare_cached(task_id, canonical_json(task_parameters), "devices", 1000, "public", TINY.gamma)
-    policy = resumed.policy("sampled", generator("evaluation", device=device))
+    policy = resumed.agent("sampled").policy(generator("evaluation", device=device))
     results = prepared.results(play(task, prepared.levels.levels, lambda _env: policy, device=device))
     assert {split.episodes for split in results.values()} == {1000}
 
@@ -80,5 +82,5 @@ def test_a_game_is_played_beside_the_update_and_goes_on_from_the_middle_of_it(
     resumed = going_on(trainer(), straight, tmp_path)
     assert straight.iterate()["policy_lag"] == resumed.iterate()["policy_lag"] == 1.0
     near = 0.0 if device == "cpu" else 1e-2  # A GPU adds up in no fixed order.
-    for name, weight in straight.module.state_dict().items():
-        torch.testing.assert_close(weight, resumed.module.state_dict()[name], atol=near, rtol=near)
+    for name, weight in straight.network.state_dict().items():
+        torch.testing.assert_close(weight, resumed.network.state_dict()[name], atol=near, rtol=near)

@@ -10,7 +10,9 @@ import torch
 
 from goalposts.benchmark.errors import HookError, UndeclaredKnowledgeError
 from goalposts.benchmark.plugins.hooks import Hooks
-from goalposts.benchmark.plugins.mitigation import Knowledge, Mitigation, ModuleSpec, Rollout
+from goalposts.benchmark.plugins.knowledge import Knowledge
+from goalposts.benchmark.plugins.mitigation import Mitigation, ModuleSpec
+from goalposts.benchmark.plugins.rollout import Rollout
 from goalposts.benchmark.tasks.levels import Levels
 from goalposts.benchmark.training import checkpoint
 from tests.toy import Toy, ToyLevels, context, rollout, trainer, unreserved
@@ -103,6 +105,7 @@ FAULTS: dict[str, list[Callable[..., Any]]] = {
         lambda self, spec: spoiled(spec.build()),
     ],
     "state_dict": [
+        lambda self: {"nested": {"__tensor__": "weights"}},
         lambda self: None,
         lambda self: 1 / 0,
         lambda self: {"seen": {1, 2}},
@@ -131,7 +134,7 @@ def test_a_faulty_hook_is_named(hook: str, function: Callable[..., Any]) -> None
         subject = trainer(faulty(hook, function))
         subject.iterate()
         subject.load_state_dict(subject.state_dict())
-        subject.policy("sampled", torch.Generator())(torch.zeros(8, 2))
+        subject.agent("sampled").policy(torch.Generator())(torch.zeros(8, 2))
 
     with pytest.raises(HookError, match=f"Hook '{hook}' of Faulty") as caught:
         run()
@@ -232,12 +235,12 @@ def test_rows_without_weight_are_dropped() -> None:
 
 def test_an_update_without_rows_is_skipped() -> None:
     subject = trainer(Weighs(0.0))
-    before = [parameter.clone() for parameter in subject.module.parameters()]
+    before = [parameter.clone() for parameter in subject.network.parameters()]
     metrics = subject.iterate()
     assert metrics["trained_share"] == 0.0
     assert "loss" not in metrics
     assert subject.env_steps == 48
-    assert all(torch.equal(one, other) for one, other in zip(before, subject.module.parameters(), strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(before, subject.network.parameters(), strict=True))
 
 
 def test_skipped_updates_and_extra_rollouts_move_the_learning_rate_on() -> None:
@@ -368,4 +371,4 @@ def test_network_is_that_of_build_module() -> None:
     def narrow(self: Mitigation, spec: ModuleSpec) -> Any:
         return ModuleSpec(spec.observation_shape, spec.num_actions, spec.network, (3,), False, spec.builder).build()
 
-    assert trainer(faulty("build_module", narrow)).module.policy_head.in_features == 3
+    assert trainer(faulty("build_module", narrow)).network.policy_head.in_features == 3

@@ -51,7 +51,7 @@ def loss_of(subject: PPOLearner, batch: Mapping[str, Tensor], method: object = N
         module_id=DEFAULT_MODULE_ID,
         config=subject.config.get_config_for_module(DEFAULT_MODULE_ID),
         batch=batch,
-        fwd_out=subject.module[DEFAULT_MODULE_ID].forward_train(batch),
+        fwd_out=subject.network[DEFAULT_MODULE_ID].forward_train(batch),
     )
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from goalposts.benchmark.errors import NonFiniteError
 from goalposts.benchmark.experiment.suite import get_suite
+from goalposts.benchmark.loading import MITIGATIONS, registered
 from goalposts.benchmark.plugins.mitigation import Mitigation
-from goalposts.benchmark.plugins.registry import load_plugin, registered
-from goalposts.benchmark.tasks import make_task
+from goalposts.benchmark.plugins.registry import load_plugin
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.training import checkpoint
 from goalposts.benchmark.training.loop import Trainer
 from tests.small import MOSTLY_SLOW
@@ -75,7 +76,7 @@ def test_resuming_equals_never_having_stopped(task_id: str, name: str, bf16: boo
     assert rest == metrics[5:]
 
 
-@pytest.mark.parametrize("name", sorted(registered()))
+@pytest.mark.parametrize("name", sorted(registered(MITIGATIONS)))
 def test_the_stream_decides_everything(name: str) -> None:
     first, metrics = trained(made("corner", name), 2)
     torch.rand(5)
@@ -124,7 +125,7 @@ def first_levels(subject: Trainer) -> list[int]:
 
 @each_kind
 def test_mitigations_start_from_the_same_levels(task_id: str) -> None:
-    classes = {name: load_plugin(name).cls for name in registered()}
+    classes = {name: load_plugin(name).cls for name in registered(MITIGATIONS)}
     task = make_task(task_id)
     same = [name for name, cls in classes.items() if cls.fixed_alpha is None and cls.inapplicable(task) is None]
     assert len(same) > 1
@@ -134,7 +135,7 @@ def test_mitigations_start_from_the_same_levels(task_id: str) -> None:
 
 @each_kind
 def test_a_fixed_rate_is_the_baseline_at_that_rate(task_id: str) -> None:
-    fixed = [name for name in registered() if (load_plugin(name).cls.fixed_alpha) == 1.0]
+    fixed = [name for name in registered(MITIGATIONS) if (load_plugin(name).cls.fixed_alpha) == 1.0]
     assert fixed
     baseline = trained(made(task_id, "none", alpha=1.0), 4)
     for name in fixed:
@@ -149,8 +150,8 @@ def test_a_fixed_rate_is_the_baseline_at_that_rate(task_id: str) -> None:
 def test_policy_samples_or_takes_the_best(sampling: Any) -> None:
     subject = trainer()
     with torch.no_grad():
-        subject.module.policy_head.bias.copy_(torch.tensor([1.0, 0.0]))
-    act = subject.policy(sampling, torch.Generator().manual_seed(0))
+        subject.network.policy_head.bias.copy_(torch.tensor([1.0, 0.0]))
+    act = subject.agent(sampling).policy(torch.Generator().manual_seed(0))
     actions, asks = act(torch.zeros(2000, 2))
     assert asks is None
     share = 0.0 if sampling == "greedy" else float(torch.tensor([1.0, 0.0]).softmax(0)[1])
@@ -161,9 +162,9 @@ def test_policy_samples_or_takes_the_best(sampling: Any) -> None:
 def test_an_agent_that_is_not_finite_is_named_at_evaluation(head: str) -> None:
     subject = trainer()
     with torch.no_grad():
-        getattr(subject.module, head).bias.fill_(torch.nan)
+        getattr(subject.network, head).bias.fill_(torch.nan)
     with pytest.raises(NonFiniteError, match="evaluation"):
-        subject.policy("sampled", torch.Generator())(torch.zeros(4, 2))
+        subject.agent("sampled").policy(torch.Generator())(torch.zeros(4, 2))
 
 
 class Remembers(Mitigation):

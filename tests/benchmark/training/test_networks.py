@@ -89,7 +89,7 @@ def test_bytes_are_pixels() -> None:
 def test_weights_depend_on_the_stream_alone() -> None:
     def weights(seed: int) -> torch.Tensor:
         torch.rand(1)
-        return torch.cat([tensor.flatten() for tensor in trainer(seed=seed).module.parameters()])
+        return torch.cat([tensor.flatten() for tensor in trainer(seed=seed).network.parameters()])
 
     assert torch.equal(weights(0), weights(0))
     assert not torch.equal(weights(0), weights(1))

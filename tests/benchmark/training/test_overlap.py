@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from goalposts.benchmark.plugins.mitigation import Mitigation, Rollout
+from goalposts.benchmark.plugins.mitigation import Mitigation
+from goalposts.benchmark.plugins.rollout import Rollout
 from goalposts.benchmark.training.loop import Trainer
 from goalposts.benchmark.training.overlap import can_overlap
 from tests.toy import going_on, trainer
@@ -26,7 +27,7 @@ def test_a_rollout_is_played_with_the_weights_from_before_the_last_update() -> N
     collect = subject.overlapped.collect
 
     def observed(*, last: bool) -> Rollout:
-        weights.append({name: tensor.clone() for name, tensor in subject.module.state_dict().items()})
+        weights.append({name: tensor.clone() for name, tensor in subject.network.state_dict().items()})
         rollouts.append(collect(last=last))
         return rollouts[-1]
 
@@ -35,11 +36,11 @@ def test_a_rollout_is_played_with_the_weights_from_before_the_last_update() -> N
     assert lags == [0.0, *[1.0] * (ITERATIONS - 1)]
     probe = trainer()
     for k, rollout in enumerate(rollouts):
-        probe.module.load_state_dict(weights[max(k - 1, 0)])
+        probe.network.load_state_dict(weights[max(k - 1, 0)])
         outputs = probe.collector.policy(rollout.observations.flatten(0, 1), rollout.told_goals.flatten())
         torch.testing.assert_close(outputs["action_dist_inputs"].view_as(rollout.logits), rollout.logits)
         if k > 1:
-            probe.module.load_state_dict(weights[k])
+            probe.network.load_state_dict(weights[k])
             other = probe.collector.policy(rollout.observations.flatten(0, 1), rollout.told_goals.flatten())
             assert not torch.equal(other["action_dist_inputs"].view_as(rollout.logits), rollout.logits)
 
@@ -61,8 +62,8 @@ def test_resuming_is_exact(stopped_after: int, tmp_path: Path) -> None:
     resumed = going_on(made(), stopped, tmp_path)
     for _ in range(ITERATIONS - stopped_after):
         resumed.iterate()
-    for name, weight in straight.module.state_dict().items():
-        assert torch.equal(weight, resumed.module.state_dict()[name])
+    for name, weight in straight.network.state_dict().items():
+        assert torch.equal(weight, resumed.network.state_dict()[name])
 
 
 class Reading(Mitigation):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.plugins.mitigation import Rollout
+from goalposts.benchmark.plugins.rollout import Rollout
 from goalposts.benchmark.training.rewards import CLIP, RewardScale
 from tests.toy import rollout
 

@@ -8,7 +8,9 @@ from ray.rllib.core.columns import Columns
 from torch import Tensor
 
 from goalposts.benchmark.errors import NonFiniteError
-from goalposts.benchmark.plugins.mitigation import Knowledge, Mitigation, Rollout
+from goalposts.benchmark.plugins.knowledge import Knowledge
+from goalposts.benchmark.plugins.mitigation import Mitigation
+from goalposts.benchmark.plugins.rollout import Rollout
 from goalposts.benchmark.tasks.levels import Levels
 from goalposts.benchmark.training.rollout import Collector
 from tests.toy import COST, Toy, ToyLevels, trainer, unreserved
@@ -117,7 +119,7 @@ def test_restarted_rollouts_repeat_one_level_an_environment() -> None:
 
 def value_at(subject: Collector, numbers: Tensor, elapsed: int) -> Tensor:
     observation = torch.stack([numbers, torch.full_like(numbers, elapsed)], dim=1).float()
-    return subject.policy(observation, torch.zeros(len(numbers), dtype=torch.int64))[Columns.VF_PREDS]
+    return subject.agent(observation).policy(torch.zeros(len(numbers), dtype=torch.int64))[Columns.VF_PREDS]
 
 
 def test_final_values_are_those_of_truncated_states() -> None:
@@ -179,6 +181,6 @@ def test_an_observation_that_is_not_finite_is_named(nan_at: int, named: str) -> 
 def test_a_network_that_is_not_finite_is_named() -> None:
     subject = trainer(Counts())
     with torch.no_grad():
-        subject.module.policy_head.bias.fill_(torch.nan)
+        subject.network.policy_head.bias.fill_(torch.nan)
     with pytest.raises(NonFiniteError, match=r"logits.*step"):
         subject.iterate()

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.tasks.base import Task
 from goalposts.benchmark.tasks.levels import Levels, hash_rows
+from goalposts.benchmark.tasks.task import Task
 
 MAX_STATES = 2_000_000
 """Most states at one time, over all levels."""

@@ -1,0 +1,96 @@
+"""Provenance: the code, the libraries and the machine that this process runs with."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from goalposts.benchmark.errors import GoalpostsError
+from goalposts.benchmark.experiment.record import Commit, Machine
+from goalposts.benchmark.sources import files_sha256
+
+PACKAGE = Path(__file__).parents[2]
+"""The folder of the package ``goalposts``."""
+LIBRARIES = ("goalposts", "numpy", "ray", "safetensors", "scipy", "torch")
+"""What has a part in a result."""
+ALIKE = ("goalposts", "torch")
+"""Of these, what must be the same on the driver and on its workers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """Where a result comes from."""
+
+    versions: dict[str, str]
+    commit: Commit
+    source_sha256: str
+    """Of Goalposts' own source files."""
+    machine: Machine
+
+    def check_like(self, driver: Provenance) -> None:
+        """Refuse to work for a driver that runs other code.
+
+        Raises:
+            GoalpostsError: Goalposts or torch differs; both sides are named.
+        """
+        pairs = {name: (self.versions[name], driver.versions[name]) for name in ALIKE}
+        pairs["the source of goalposts"] = (self.source_sha256[:12], driver.source_sha256[:12])
+        for what, (here, there) in pairs.items():
+            if here != there:
+                raise GoalpostsError(
+                    f"The worker on {platform.node()} has {what} {here}, the driver on another machine has {there}; "
+                    "install the same on both."
+                )
+
+
+@functools.cache
+def provenance(device: str) -> Provenance:
+    """Return the provenance of what this process computes on ``device``, ``cpu`` or ``cuda``."""
+    return Provenance(
+        versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        commit=_commit(),
+        source_sha256=_source_sha256(),
+        machine=Machine(processor=_processor(), gpu=torch.cuda.get_device_name() if device == "cuda" else None),
+    )
+
+
+def _source_sha256() -> str:
+    paths = (Path(folder) / name for folder in _folders() for name in sorted(p.name for p in Path(folder).glob("*.py")))
+    return files_sha256({path.relative_to(PACKAGE).as_posix(): path for path in paths})
+
+
+def _folders() -> list[Path]:
+    """Return the folders of the package; in a checkout, four of them are links."""
+    folders = [PACKAGE]
+    for folder in folders:
+        folders += sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isidentifier())
+    return folders
+
+
+def _commit() -> Commit:
+    """Return the commit of the source tree and whether it is clean; nulls where this file is in no repository."""
+    here = Path(__file__).resolve()
+    git = ["git", "-C", str(here.parent)]
+    try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True)
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return Commit(id=None, clean=None)
+    return Commit(id=head.stdout.strip(), clean=not status.stdout.strip())
+
+
+def _processor() -> str:
+    """Return the name of the processor's type."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

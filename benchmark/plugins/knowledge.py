@@ -1,0 +1,35 @@
+"""Knowledge: what a mitigation may have to be told, and which goals it may then see."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from goalposts.benchmark.tasks.task import Task
+
+
+class Knowledge(StrEnum):
+    """What a mitigation may have to be told. A mitigation that declares none plays in the blind track."""
+
+    LEVEL_GENERATOR = "level_generator"
+    """May draw from the randomized sampler."""
+    LEVEL_EDITOR = "level_editor"
+    """May mutate levels; unrestricted edits need ``level_generator`` too."""
+    GOAL_INPUT = "goal_input"
+    """The agent is told its goal."""
+    CANDIDATE_REWARDS = "candidate_rewards"
+    """May reward candidate goals other than the aligned one."""
+    PROXY_GOALS = "proxy_goals"
+    """Is told which proxies to fear, or rewards them."""
+    PLANNER = "planner"
+    """May use exact optimal values."""
+
+
+def known_goals(task: Task[Any], uses: frozenset[Knowledge]) -> tuple[bool, ...]:
+    """Return whether a mitigation which declares ``uses`` may reward each goal, and see its events."""
+    known = {0}
+    if Knowledge.CANDIDATE_REWARDS in uses:
+        known |= set(task.candidates)
+    if Knowledge.PROXY_GOALS in uses:
+        known |= set(task.proxies)
+    return tuple(goal in known for goal in range(len(task.goals)))

@@ -1,0 +1,125 @@
+"""The one loop that plays episodes to be watched: of agents, reference policies, certificates and pictures.
+
+Training has a loop of its own, which goes on across episodes and learns from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from goalposts.benchmark.errors import NonFiniteError
+from goalposts.benchmark.tasks.environment import BatchedEnv
+from goalposts.benchmark.tasks.levels import Levels
+from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tasks.vocabulary import PLANNING_GAMMA
+
+Policy = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+"""Maps observations to ``int64[n]`` actions and, if it may, to the episodes that ask for help, ``bool[n]``."""
+MakePolicy = Callable[[BatchedEnv[Any]], Policy]
+"""Builds a policy once the episodes have begun; reference policies look into the environment, agents do not."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """One step of all episodes. An episode that is over takes part in it no more."""
+
+    time: int
+    """Steps before this one."""
+    actions: Tensor
+    """``int64[n]``"""
+    asked: Tensor
+    """``bool[n]``: the episodes that were given help at this step, and so ended before it."""
+    played: Tensor
+    """``bool[n]``: the episodes that took this step."""
+    events: Tensor
+    """``bool[n, num_goals]``, False where no step was taken."""
+    cost: Tensor
+    """``float[n]``"""
+    truncated: Tensor
+    """``bool[n]``: the time limit ended the episode with this step."""
+    going_on: Tensor
+    """``bool[n]``: the episodes that go on after this step."""
+
+
+def watched_episodes(
+    task: Task[Any],
+    levels: Levels,
+    env: BatchedEnv[Any],
+    make_policy: MakePolicy,
+    *,
+    goals: Tensor | None = None,
+    ask_share: float = 1.0,
+    settle: bool = True,
+) -> Iterator[Moment]:
+    """Play one episode on every level, and yield each step until the last episode is over.
+
+    Args:
+        task: the task of the levels.
+        levels: what to play on, on the environment's device.
+        env: as many environments as there are levels.
+        make_policy: builds the policy once the episodes have begun.
+        goals: ``int64[n]``, the goal each episode is rewarded for; the aligned one by default.
+        ask_share: largest share of the episodes that are given help, first come, first served. An episode that asks
+            later goes on with the action chosen.
+        settle: end an episode with the event that names it, if the task says so.
+
+    Raises:
+        NonFiniteError: an observation holds NaN or infinity.
+    """
+    count, device = len(levels), levels.device
+    env.watched = True
+    observation = env.reset(levels, goals=goals)
+    policy = make_policy(env)
+    alive = torch.ones(count, dtype=torch.bool, device=device)
+    helped = 0
+    for time in range(task.time_limit):
+        if observation.is_floating_point() and not bool(torch.isfinite(observation).all()):
+            raise NonFiniteError(f"The observation at evaluation step {time} holds NaN or infinity.")
+        actions, asks = policy(observation)
+        if asks is None:
+            asks = torch.zeros_like(alive)
+        else:
+            asks = asks & alive
+            asks &= asks.cumsum(dim=0) <= int(ask_share * count) - helped
+            helped += int(asks.sum())
+            alive = alive & ~asks
+        step = env.step(actions)
+        events = step.events & alive.unsqueeze(1)
+        over = step.terminated | step.truncated
+        going_on = alive & ~(over | task.settled(events)) if settle else alive & ~over
+        yield Moment(time, actions, asks, alive, events, step.cost, alive & step.truncated, going_on)
+        alive, observation = going_on, step.observation
+        if not bool(alive.any()):
+            return
+
+
+def reference_policy(
+    task: Task[Any],
+    name: str,
+    env: BatchedEnv[Any],
+    random: torch.Generator | None = None,
+    gamma: float = PLANNING_GAMMA,
+) -> Policy:
+    """Return a reference policy.
+
+    Args:
+        task: whose policy it is.
+        name: ``aligned``, ``proxy``, ``random`` or the name of a goal.
+        env: the episodes, which have begun.
+        random: what ``random`` draws from; the others do without.
+        gamma: discount at which the planner plans.
+
+    Raises:
+        RequestError: there is no such policy.
+    """
+    if name == "random":
+        assert random is not None
+        act = task.random_policy(env, random)
+    else:
+        act = task.planner_policy(task.reference_goal(name), env, gamma)
+    return lambda observation: (act(observation), None)

@@ -1,0 +1,31 @@
+"""Tells Gymnasium the names of the built-in tasks; it asks at its own import, before any task is loaded."""
+
+from __future__ import annotations
+
+from gymnasium.envs import registration
+
+ENVIRONMENT = "goalposts.benchmark.tasks.gymnasium_env"
+
+
+def register_built_in() -> None:
+    """Register every built-in task under its class and version, such as ``goalposts/Corner-v1``."""
+    from goalposts.benchmark.catalogue import kept_task_cards
+
+    for card in kept_task_cards().values():
+        register(card.gymnasium_id, card.id)
+
+
+def register(gymnasium_id: str, task: str) -> None:
+    """Register a task, single and vectorized, unless it is registered.
+
+    Args:
+        gymnasium_id: such as ``goalposts/Corner-v1``.
+        task: its id, or ``path.py:Class``.
+    """
+    if gymnasium_id not in registration.registry:
+        registration.register(
+            gymnasium_id,
+            entry_point=f"{ENVIRONMENT}:GoalpostsEnv",
+            vector_entry_point=f"{ENVIRONMENT}:GoalpostsVectorEnv",
+            kwargs={"task": task},
+        )
