@@ -32,7 +32,8 @@ from goalposts.benchmark.measurement import scores
 from goalposts.benchmark.measurement.counts import SplitResult
 from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
 from goalposts.benchmark.plain import one_line
-from goalposts.results.leaderboard import build_leaderboard, write_leaderboard
+from goalposts.results.leaderboard import write_leaderboard
+from goalposts.results.ranking import build_leaderboard
 
 MOST_BYTES = 256 << 20
 """Of a published file that is read."""

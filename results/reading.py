@@ -9,8 +9,9 @@ from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.experiment.record import Record
 from goalposts.benchmark.experiment.run_folder import RunFolder, RunRequest
 from goalposts.benchmark.experiment.suite import Suite
-from goalposts.results.leaderboard import Leaderboard, build_leaderboard
+from goalposts.results.leaderboard import Leaderboard
 from goalposts.results.publication import is_published, published_suite, read_published
+from goalposts.results.ranking import build_leaderboard
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from goalposts.benchmark.experiment.record import Timing
 from goalposts.benchmark.experiment.suite import get_suite
 from goalposts.results.costs import Cost, costs
 from goalposts.results.curves import area, cells_of, curves, header
-from goalposts.results.leaderboard import build_leaderboard
+from goalposts.results.ranking import build_leaderboard
 from tests.results.factory import record, suite_of
 
 ALPHAS = (0.0, 0.1, 1.0)

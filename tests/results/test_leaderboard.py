@@ -10,12 +10,8 @@ import pytest
 from goalposts.benchmark.errors import CorruptFileError, RequestError
 from goalposts.benchmark.experiment.record import Record
 from goalposts.benchmark.experiment.suite import Suite
-from goalposts.results.leaderboard import (
-    Entry,
-    build_leaderboard,
-    read_leaderboard,
-    write_leaderboard,
-)
+from goalposts.results.leaderboard import Entry, read_leaderboard, write_leaderboard
+from goalposts.results.ranking import build_leaderboard
 from tests.results.factory import SUITE, record, split, story, suite_of
 
 

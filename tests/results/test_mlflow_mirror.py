@@ -13,8 +13,9 @@ import pytest
 from goalposts.benchmark.errors import GoalpostsError
 from goalposts.benchmark.experiment import record as record_file
 from goalposts.benchmark.experiment.record import Record
-from goalposts.results.leaderboard import build_leaderboard, write_leaderboard
+from goalposts.results.leaderboard import write_leaderboard
 from goalposts.results.mlflow_mirror import Mirror, _fault_of, _set_aside
+from goalposts.results.ranking import build_leaderboard
 from tests.results.factory import SUITE, record, story
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.xdist_group("mlflow_mirror")]

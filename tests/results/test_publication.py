@@ -14,8 +14,9 @@ from goalposts.benchmark.experiment.suite import get_suite
 from goalposts.benchmark.measurement import scores
 from goalposts.benchmark.measurement.counts import SplitResult
 from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
-from goalposts.results.leaderboard import build_leaderboard, read_leaderboard
+from goalposts.results.leaderboard import read_leaderboard
 from goalposts.results.publication import is_published, publish, read_published
+from goalposts.results.ranking import build_leaderboard
 from tests.results.factory import SUITE, record, split
 
 

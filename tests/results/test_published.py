@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from goalposts.benchmark.experiment.suite import get_suite
-from goalposts.results.leaderboard import build_leaderboard, read_leaderboard
+from goalposts.results.leaderboard import read_leaderboard
 from goalposts.results.publication import read_published
+from goalposts.results.ranking import build_leaderboard
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published"
 

@@ -12,7 +12,8 @@ import pytest
 
 from goalposts.benchmark.errors import RequestError
 from goalposts.results import site
-from goalposts.results.leaderboard import Leaderboard, build_leaderboard
+from goalposts.results.leaderboard import Leaderboard
+from goalposts.results.ranking import build_leaderboard
 from goalposts.results.site import write_site, write_story_svg
 from tests.results.factory import CASES, SUITE, record, story
 

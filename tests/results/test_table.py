@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from goalposts.results.leaderboard import build_leaderboard
+from goalposts.results.ranking import build_leaderboard
 from goalposts.results.table import print_leaderboard
 from tests.results.factory import SUITE, record, story, suite_of
 

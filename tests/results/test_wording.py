@@ -4,7 +4,7 @@ import pytest
 
 from goalposts.benchmark.experiment.record import Record
 from goalposts.results import wording
-from goalposts.results.leaderboard import build_leaderboard
+from goalposts.results.ranking import build_leaderboard
 from tests.results.factory import SUITE, record, story, suite_of
 
 
