@@ -37,8 +37,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: modules.index(item.path))
 
 
-def seed_global_generators(config: pytest.Config, name: str) -> None:
-    seed = stream_seed("tests", str(config.getoption("--random-seed")), name)
+def seed_global_generators(config: pytest.Config, *name: str) -> None:
+    seed = stream_seed("tests", str(config.getoption("--random-seed")), *name)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -46,12 +46,12 @@ def seed_global_generators(config: pytest.Config, name: str) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
-    seed_global_generators(request.config, f"{request.node.nodeid} {fixturedef.argname}")
+    seed_global_generators(request.config, request.node.name, fixturedef.argname)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    seed_global_generators(item.config, item.nodeid)
+    seed_global_generators(item.config, item.name)
 
 
 @pytest.fixture

@@ -36,6 +36,8 @@ from goalposts.benchmark.tasks.procgen.task import UNMOVED, ProcgenLevels
 from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.tasks.vocabulary import ALIGNED, BENIGN_SHIFT, IN_DISTRIBUTION, LOST, PROXY
 
+pytestmark = pytest.mark.xdist_group("coinrun")
+
 COUNT = 12
 SOLID = (WALL, WALL_TOP)
 

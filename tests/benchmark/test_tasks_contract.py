@@ -37,8 +37,15 @@ def small_task(task_id: str) -> Task[Any]:
 
 
 def each(names: Iterable[str]) -> list[Any]:
-    """Return parameters of a fixture that keep a task's tests together, so that what they share is prepared once."""
-    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in sorted(names)]
+    """Return parameters of a fixture that keep a task's tests together, so that what they share is prepared once.
+
+    Full views show the levels of another task whole: ``make test`` leaves them out.
+    """
+
+    def marks(name: str) -> list[pytest.MarkDecorator]:
+        return [pytest.mark.xdist_group(name), *([pytest.mark.slow] if name.endswith("_full") else [])]
+
+    return [pytest.param(name, marks=marks(name)) for name in sorted(names)]
 
 
 @pytest.fixture(params=each(TENSOR_TASKS))

@@ -31,6 +31,8 @@ from goalposts.benchmark.training import checkpoint
 from tests.cluster.helpers import TINY, job, tiny_cell
 from tests.toy import Toy, ToyLevels
 
+pytestmark = pytest.mark.xdist_group("playing")
+
 SMALL = {"size": 7, "wall_density": 0.1, "time_limit": 15}
 """Parameters of a small corner world."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,32 +11,38 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.errors import RequestError, UndeclaredKnowledgeError
+from goalposts.benchmark.experiment.conformance import (
+    FEW_ITERATIONS,
+    ITERATIONS,
+    Conformance,
+    default_tasks,
+    tiny_plan,
+)
 from goalposts.benchmark.loading import MITIGATIONS, registered
 from goalposts.benchmark.plugins.knowledge import Knowledge
 from goalposts.benchmark.plugins.mitigation import Mitigation
 from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.benchmark.tasks.registry import make_task
-from goalposts.benchmark.training import checkpoint
-from goalposts.benchmark.training.loop import Trainer
-from tests.small import TENSOR_TASKS
+from tests.small import EVERY_RUN
 from tests.toy import Toy, ToyEnv, context, trainer
 
-each_task = pytest.mark.parametrize("task_id", TENSOR_TASKS)
+
+def runs() -> Iterator[Any]:
+    """Yield mitigations with tasks and iterations; ``make test`` checks all of them on a grid and on decisions.
+
+    On the grid it trains those that replay levels for as long as they need to go through their phases.
+    """
+    for name in sorted(registered(MITIGATIONS)):
+        replays = "buffer_size" in load_plugin(name).cls.defaults()
+        for task_id in default_tasks():
+            often = name == "none" or task_id in EVERY_RUN
+            yield pytest.param(name, task_id, FEW_ITERATIONS, marks=[] if often else pytest.mark.slow)
+        yield pytest.param(name, "corner", ITERATIONS, marks=[] if replays else pytest.mark.slow)
 
 
 @pytest.fixture(params=sorted(registered(MITIGATIONS)))
 def cls(request: pytest.FixtureRequest) -> type[Mitigation]:
     return load_plugin(request.param).cls
-
-
-def begun(cls: type[Mitigation], task_id: str) -> Trainer:
-    task = make_task(task_id)
-    if cls.inapplicable(task) is not None:
-        with pytest.raises(RequestError, match=f"does not apply to task '{task_id}'") as caught:
-            trainer(cls(), task)
-        assert "\n" not in str(caught.value)
-        pytest.skip(str(caught.value))
-    return trainer(cls(), task)
 
 
 def test_registered() -> None:
@@ -73,54 +79,17 @@ def test_context_refuses_what_is_not_declared(cls: type[Mitigation]) -> None:
                 ask()
 
 
-@each_task
-def test_levels_and_goals(cls: type[Mitigation], task_id: str) -> None:
-    hooks = begun(cls, task_id).hooks
-    for _ in range(3):
-        levels = hooks.sample_levels(8)
-        assert bool(hooks.task.valid(levels).all())
-        goals = hooks.goals(levels)
-        assert goals.shape == (8,)
-        assert bool(hooks.known_goals[goals].all())
-
-
-@each_task
-def test_observe_looks_at_each_row_by_itself(cls: type[Mitigation], task_id: str) -> None:
-    subject = begun(cls, task_id)
-    observation = subject.collector.collect().observations[0]
-    told = torch.tensor([0, 0, 0, 0, *subject.hooks.task.candidates, 0, 0, 0, 0][:8])
-    whole = subject.hooks.observe(observation, told)
-    assert whole.dtype == observation.dtype
-    assert torch.equal(whole[3:5], subject.hooks.observe(observation[3:5], told[3:5]))
-    assert torch.equal(whole, subject.hooks.observe(observation, told))
-
-
-@each_task
-def test_rollout_hooks_keep_their_shapes(cls: type[Mitigation], task_id: str) -> None:
-    subject = begun(cls, task_id)
-    for _ in range(2):
-        rollout = subject.collector.collect()
-        shape = rollout.rewards.shape
-        rollout = subject.hooks.relabel(rollout)
-        rollout.advantages = rollout.value_targets = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        subject.hooks.after_rollout(rollout)
-        weights = subject.hooks.sample_weights(rollout)
-        assert weights is None or weights.shape == shape
-        assert all(column.shape[:2] == shape for column in subject.hooks.batch_columns(rollout).values())
-        for name in ("rewards", "log_probs", "values", "told_goals", "level_index", "terminated"):
-            assert getattr(rollout, name).shape == shape
-
-
-@each_task
-def test_trains_and_acts(cls: type[Mitigation], task_id: str) -> None:
-    subject = begun(cls, task_id)
-    metrics = [subject.iterate() for _ in range(2)]
-    assert all(row["env_steps"] > 0 for row in metrics)
-    observation = torch.zeros(5, *subject.hooks.task.observation_shape)
-    actions, asks = subject.agent("sampled").policy(torch.Generator().manual_seed(0))(observation)
-    assert actions.shape == (5,)
-    assert bool(((actions >= 0) & (actions < subject.hooks.task.num_actions)).all())
-    assert asks is None or asks.dtype == torch.bool
+@pytest.mark.parametrize(("name", "task_id", "iterations"), list(runs()))
+def test_conforms_or_is_refused(name: str, task_id: str, iterations: int) -> None:
+    plugin = load_plugin(name)
+    conformance = Conformance(plugin, tiny_plan(task_id), iterations=iterations)
+    if plugin.cls.inapplicable(conformance.task) is not None:
+        with pytest.raises(RequestError, match=f"does not apply to task '{task_id}'") as caught:
+            conformance.trainer()
+        assert "\n" not in str(caught.value)
+        return
+    for check in conformance.checks():
+        check.run()
 
 
 class Picture(Toy):
@@ -146,16 +115,3 @@ def test_trains_on_pictures_of_bytes(cls: type[Mitigation]) -> None:
         subject.iterate()
     actions, _ = subject.agent("sampled").policy(torch.Generator().manual_seed(0))(rollout.observations[0])
     assert actions.shape == (8,)
-
-
-@each_task
-def test_state_is_tensors_and_json(cls: type[Mitigation], task_id: str, tmp_path: Path) -> None:
-    subject = begun(cls, task_id)
-    subject.iterate()
-    state: dict[str, Any] = subject.hooks.state_dict()
-    digest = checkpoint.save(tmp_path, state, 1)
-    loaded = checkpoint.load(tmp_path)
-    assert loaded is not None
-    fresh = begun(cls, task_id)
-    fresh.hooks.load_state_dict(loaded[0])
-    assert checkpoint.save(tmp_path, fresh.hooks.state_dict(), 1) == digest

@@ -18,7 +18,7 @@ from goalposts.results.mlflow_mirror import Mirror, _fault_of, _set_aside
 from goalposts.results.ranking import build_leaderboard
 from tests.results.factory import SUITE, record, story
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.xdist_group("mlflow_mirror")]
 
 
 @pytest.fixture(scope="module")
