@@ -13,7 +13,7 @@ import torch
 import goalposts
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402 (after the backend is chosen)
+import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).parents[1]
 OUT = Path("runs/example")

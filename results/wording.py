@@ -44,8 +44,8 @@ _NOTABLE = 10.0
 
 MACHINES = (
     "Equal code gives equal results on one type of processor, and slightly different ones on another. On two types, "
-    "the 24 scores of the suite quick differed by 0.4 points in the median. 22 of them differed by at most 2 points, and "
-    "two cells of accel on corner by 17 and 7 points."
+    "the 24 scores of the suite quick differed by 0.4 points in the median. 22 of them differed by at most 2 points, "
+    "and two cells of accel on corner by 17 and 7 points."
 )
 """How far scores move between machines, as measured."""
 
