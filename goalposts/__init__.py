@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from goalposts._gymnasium import register_with_gymnasium
+
 if TYPE_CHECKING:
     from goalposts.benchmark.agent import Agent
     from goalposts.benchmark.experiment.agents import load_agent
@@ -134,6 +136,9 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 """Where each public name lives."""
+
+
+register_with_gymnasium()
 
 
 def __getattr__(name: str) -> Any:

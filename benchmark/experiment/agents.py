@@ -100,7 +100,8 @@ def _from_file(path: Path) -> tuple[Record, dict[str, Any]]:
     try:
         state = parse_state(read_regular(path.resolve(), MOST_BYTES))
     except CorruptFileError as error:
-        raise CorruptFileError(f"The file {str(path)!r} holds no agent: {error}.") from error
+        hint = "write one with 'goalposts agent export'"
+        raise RequestError(f"The file {str(path)!r} holds no agent ({error}); {hint}.") from error
     if state.get(_FORMAT) != FORMAT or {NETWORK, MITIGATION} - state.keys():
         raise RequestError(f"The file {str(path)!r} holds no agent; write one with 'goalposts agent export'.")
     return records.from_json(str(state.get(_RECORD)), f"in {str(path)!r}"), state

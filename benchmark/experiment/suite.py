@@ -168,7 +168,8 @@ def read_suite(path: Path) -> Suite:
     except RecursionError as error:
         raise RequestError(f"The suite file {str(path)!r} is nested too deeply; make it simpler.") from error
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is the cause of a missing one, so it comes first.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         key = ".".join(map(str, first["loc"]))
         line = line_of(text, first["loc"])
         raise RequestError(

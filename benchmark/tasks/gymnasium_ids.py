@@ -1,4 +1,4 @@
-"""Tells Gymnasium the names of the built-in tasks; it asks at its own import, before any task is loaded."""
+"""Tells Gymnasium the names of the tasks, without loading them."""
 
 from __future__ import annotations
 
