@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from gymnasium.envs import registration
-
 ENVIRONMENT = "goalposts.benchmark.tasks.gymnasium_env"
 
 
@@ -22,6 +20,8 @@ def register(gymnasium_id: str, task: str) -> None:
         gymnasium_id: such as ``goalposts/Corner-v1``.
         task: its id, or ``path.py:Class``.
     """
+    from gymnasium.envs import registration  # Not above: Gymnasium's own import may be what brings us here.
+
     if gymnasium_id not in registration.registry:
         registration.register(
             gymnasium_id,
