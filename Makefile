@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST_WORKERS ?= 2
 PYTEST = $(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadgroup --durations 20
 
-.PHONY: demo test test-all lint format bench clean
+.PHONY: demo test test-all lint format bench catalogue clean
 
 demo: .venv/installed
 	$(BIN)/goalposts run quick
@@ -29,6 +29,9 @@ format: .venv/installed-dev
 bench: .venv/installed-dev
 	$(BIN)/python bench/throughput.py
 	$(BIN)/python bench/games.py
+
+catalogue: .venv/installed
+	$(BIN)/python -m goalposts.benchmark.catalogue
 
 clean:
 	rm -rf .venv build *.egg-info

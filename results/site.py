@@ -53,6 +53,7 @@ def write_site(
             groups=groups,
             curves=curves.curves(leaderboard) if len(leaderboard.alphas) > 1 else [],
             costs=costs(leaderboard, records),
+            records=records,
             plugins={record.cell.mitigation: record.plugin for record in records},
             styles=charts.styles(leaderboard),
             command=wording.command(leaderboard, suite),

@@ -97,8 +97,16 @@ class RunFolder:
         self.path = path.absolute()
 
     def cell(self, cell_id: str) -> CellFolder:
-        """Return the folder of a cell, whether it is there or not."""
-        return CellFolder(self.path / "cells" / cell_id)
+        """Return the folder of a cell, whether it is there or not.
+
+        Raises:
+            CorruptFileError: the folder, or the one of all cells, is a link.
+        """
+        folder = self.path / "cells" / cell_id
+        for path in (folder.parent, folder):
+            if path.is_symlink():
+                raise CorruptFileError(f"Cannot use {str(path)!r}: it is a link. Move it away.")
+        return CellFolder(folder)
 
     def new_cell(self, cell_id: str) -> CellFolder:
         """Return the folder of a cell, made where it is missing."""

@@ -7,6 +7,7 @@ a split reaches the policy.
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from goalposts.benchmark.agent import Agent
+from goalposts.benchmark.files import write_atomically
 from goalposts.benchmark.measurement.counts import SplitCounts, SplitResult
 from goalposts.benchmark.measurement.episodes import Episodes, play
 from goalposts.benchmark.measurement.plan import EvaluationPlan, salt_commitment
@@ -144,7 +146,9 @@ class Prepared:
                 "discounted_return": episodes.discounted_return.numpy(),
             }
         )
-        pq.write_table(table, path)
+        content = io.BytesIO()
+        pq.write_table(table, content)
+        write_atomically(path, content.getvalue())
 
 
 def prepare(task: Task[Any], plan: EvaluationPlan, salt: str) -> Prepared:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -83,5 +84,7 @@ def write_plots(study: Study, folder: Path) -> None:
             warnings.simplefilter("ignore", ExperimentalWarning)
             figure = draw(study).get_figure(root=True)
         assert figure is not None
-        figure.savefig(folder / f"{name}.png", bbox_inches="tight", dpi=120)
+        content = io.BytesIO()
+        figure.savefig(content, format="png", bbox_inches="tight", dpi=120)
+        write_atomically(folder / f"{name}.png", content.getvalue())
         plt.close(figure)

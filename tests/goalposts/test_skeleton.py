@@ -43,7 +43,7 @@ def test_the_guide_leads_from_the_skeleton_to_a_certificate(tmp_path: Path) -> N
     for edited, start in (
         (re.compile(r"    case = Case\(.*?\n    \)\n", re.DOTALL), "case = Case("),
         (re.compile(r"        apart = False.*\n"), "apart ="),
-        (re.compile(r"time_limit: int = 40"), "time_limit"),
+        (re.compile(r"time_limit: int = Field\(40, ge=1, le=1000\)"), "time_limit"),
     ):
         fresh = textwrap.dedent(snippet(start))
         if start == "time_limit":

@@ -27,4 +27,5 @@ def export(
 
     record = export_agent(cell, path)
     out.print(f"Wrote {path}: {path.stat().st_size / 1000:.0f} kB. Evaluate it with:", soft_wrap=True)
-    out.print(f"  {command('goalposts')} evaluate {record.cell.task} --agent {path}", soft_wrap=True)
+    task = record.cell.task if record.config.task.sha256 is None else "path.py:Class"
+    out.print(f"  {command('goalposts')} evaluate {task} --agent {path}", soft_wrap=True)

@@ -56,7 +56,7 @@ def run(
     gpus = gpus_per_cell(share, address)
     salt = evaluation_salt()
     plans = tuple(read_tuned(path) for path in tuned or ())
-    refuse_silent_ends(*(mitigation or ()))
+    refuse_silent_ends(*(mitigation or ()), *(task or ()))
     selection = Selection(tuple(task or ()), tuple(mitigation or ()), tuple(alpha or ()), seeds, plans)
     cells = cells_of(suite, selection, device="cuda" if gpus > 0 else "cpu", salt_commitment=salt_commitment(salt))
     if dry_run:

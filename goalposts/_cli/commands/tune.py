@@ -53,7 +53,7 @@ def tune(
     suite = get_suite(suite_name)
     gpus = gpus_per_cell(share, address)
     salt = evaluation_salt()
-    refuse_silent_ends(mitigation)
+    refuse_silent_ends(mitigation, *(task or ()))
     plan = plan_tuning(
         suite,
         mitigation,
