@@ -17,7 +17,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def goalposts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+def goalposts(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Return a function that runs the command line, and undoes what that does to the process."""
     handlers = {number: signal.getsignal(number) for number in ENDING}
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -26,7 +26,7 @@ def goalposts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(sys, "argv", ["goalposts", *arguments])
         with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
             main()
-        output = capsys.readouterr()
+        output = capfd.readouterr()
         return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), output.out, output.err)
 
     yield run

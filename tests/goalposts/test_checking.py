@@ -1,10 +1,8 @@
-"""``goalposts check``, through a subprocess, as a lab meets it."""
+"""``goalposts check``, as a lab meets it: the plugin runs in a process of its own."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from goalposts._cli import checking
 from goalposts._cli.checking import CheckReport, Finding, Watch, failure
 from goalposts.benchmark.experiment.conformance import Conformance, tiny_plan
 from goalposts.benchmark.plugins.registry import load_plugin
+from tests.goalposts.conftest import Run
 
 ROOT = Path(__file__).parents[2]
 HEAD = """
@@ -22,12 +21,6 @@ from goalposts import Mitigation
 
 print("a plugin may print")
 """
-
-
-def goalposts(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "goalposts", *arguments], capture_output=True, text=True, timeout=240, check=False
-    )
 
 
 def faulty(folder: Path, body: str) -> str:
@@ -46,7 +39,7 @@ def faulty(folder: Path, body: str) -> str:
     ],
     ids=["loops", "exits", "quits", "raises"],
 )
-def test_a_faulty_hook_is_one_line_and_exit_1(body: str, problem: str, tmp_path: Path) -> None:
+def test_a_faulty_hook_is_one_line_and_exit_1(body: str, problem: str, tmp_path: Path, goalposts: Run) -> None:
     result = goalposts("check", faulty(tmp_path, body), "--task", "fraud", "--hook-seconds", "2", "--json")
     assert result.returncode == 1
     report = json.loads(result.stdout)
@@ -70,7 +63,9 @@ def test_a_faulty_hook_is_one_line_and_exit_1(body: str, problem: str, tmp_path:
         (("{tmp}/faulty.py:Faulty",), "cannot be built without arguments (ZeroDivisionError"),
     ],
 )
-def test_a_wrong_request_is_one_line_and_exit_2(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_a_wrong_request_is_one_line_and_exit_2(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, goalposts: Run
+) -> None:
     faulty(tmp_path, "def __init__(self): 1 / 0")
     (tmp_path / "exits.py").write_text("import os\nos._exit(0)\n")
     (tmp_path / "quits.py").write_text("import sys\nsys.exit(3)\n")
@@ -82,7 +77,7 @@ def test_a_wrong_request_is_one_line_and_exit_2(arguments: tuple[str, ...], mess
 
 
 @pytest.mark.slow
-def test_the_example_conforms_on_every_task(tmp_path: Path) -> None:
+def test_the_example_conforms_on_every_task(goalposts: Run) -> None:
     started = time.monotonic()
     result = goalposts("check", f"{ROOT / 'examples' / 'a_tenth.py'}:ATenth")
     assert result.returncode == 0, result.stdout
