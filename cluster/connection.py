@@ -90,6 +90,8 @@ def connected(address: str | None) -> Iterator[None]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
+    except SystemExit as ended:  # Of Ray's own handler of SIGTERM, until ours is back.
+        raise KeyboardInterrupt from ended
     except (RuntimeError, ValueError, ConnectionError) as error:
         raise GoalpostsError(f"Ray could not start: {' '.join(str(error).split())[:300]}") from error
     try:
