@@ -23,11 +23,11 @@ from goalposts.benchmark.canonical import canonical_json, content_sha256
 from goalposts.benchmark.experiment.suite import Suite, TaskPlan, get_suite
 from goalposts.benchmark.files import write_atomically
 from goalposts.benchmark.measurement import scores
-from goalposts.benchmark.measurement.episodes import play
-from goalposts.benchmark.measurement.evaluation import prepare_cached
-from goalposts.benchmark.measurement.plan import EVALUATION_VERSION, PUBLIC_SALT
+from goalposts.benchmark.measurement.evaluation import play_agent, prepare
+from goalposts.benchmark.measurement.plan import EVALUATION_VERSION, PUBLIC_SALT, EvaluationPlan, salt_commitment
 from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.benchmark.randomness import generator
+from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.tasks.vocabulary import IN_DISTRIBUTION
 from goalposts.benchmark.training.config import TRAINER_VERSION
 from goalposts.benchmark.training.loop import Trainer
@@ -52,21 +52,25 @@ def identity(suite: Suite, plan: TaskPlan, mitigation: str) -> str:
 def run_cell(suite: Suite, plan: TaskPlan, mitigation: str, dtype: str, seed: int) -> dict[str, Any]:
     """Train and evaluate one cell as the suite would, but for the dtype."""
     config = plan.training.model_copy(update={"bf16": dtype == "bfloat16"})
-    prepared = prepare_cached(
-        plan.task, canonical_json(plan.parameters), suite.id, suite.episodes, PUBLIC_SALT, config.gamma
+    task = make_task(plan.task, **plan.parameters)
+    evaluation = EvaluationPlan.of(
+        task,
+        suite=suite.id,
+        episodes=suite.episodes,
+        gamma=config.gamma,
+        salt_commitment=salt_commitment(PUBLIC_SALT),
     )
+    prepared = prepare(task, evaluation, PUBLIC_SALT)
     plugin = load_plugin(mitigation).cls()
     alpha = plugin.fixed_alpha if plugin.fixed_alpha is not None else 0.0
     stream = (suite.id, plan.task, seed)
     begun = time.process_time()
-    trainer = Trainer(
-        prepared.task, plugin, alpha=alpha, config=config, stream=stream, mitigation_name=mitigation, device="cpu"
-    )
+    trainer = Trainer(task, plugin, alpha=alpha, config=config, stream=stream, mitigation_name=mitigation, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         trainer.train(Path(folder), checkpoint_seconds=float("inf"))
     seconds = time.process_time() - begun
-    policy = trainer.agent(suite.sampling).policy(generator(*stream, PUBLIC_SALT, "evaluation"))
-    splits = prepared.results(play(prepared.task, prepared.levels.levels, lambda _env: policy, gamma=config.gamma))
+    random = generator(*stream, PUBLIC_SALT, "evaluation")
+    splits = prepared.results(play_agent(trainer.agent(suite.sampling), evaluation, prepared.levels, random))
     ranked = scores.Fidelity.pooled(scores.ranked_shifts(splits).values())
     in_distribution = splits[IN_DISTRIBUTION]
     return {

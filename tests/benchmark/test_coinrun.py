@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from goalposts.benchmark.experiment.conformance import SMALL_GAME
 from goalposts.benchmark.measurement.episodes import play
 from goalposts.benchmark.measurement.evaluation import evaluation_set
 from goalposts.benchmark.randomness import generator as stream
@@ -44,7 +43,7 @@ SOLID = (WALL, WALL_TOP)
 
 @pytest.fixture(scope="module")
 def task() -> CoinRun:
-    made = make_task("coinrun", **{**SMALL_GAME, "time_limit": 200})
+    made = make_task("coinrun", **{**CoinRun.small.parameters, "time_limit": 200})
     assert isinstance(made, CoinRun)
     return made
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,17 @@ from goalposts.benchmark.canonical import canonical_json, content_sha256
 from goalposts.benchmark.errors import CorruptFileError
 from goalposts.benchmark.experiment.record import (
     MIGRATIONS,
-    SCHEMA_VERSION,
     CellKey,
     Commit,
+    Config,
+    Machine,
     Plugin,
     Record,
+    TaskSettings,
     Timing,
+    TrainingSettings,
     _checksum,
+    cell_id_of,
     from_json,
     read,
     to_json,
@@ -26,9 +31,12 @@ from goalposts.benchmark.experiment.record import (
 )
 from goalposts.benchmark.experiment.suite import get_suite
 from goalposts.benchmark.measurement.counts import SplitCounts, SplitResult
+from goalposts.benchmark.measurement.plan import EvaluationPlan
 from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.benchmark.tasks.registry import make_task
 
+PUBLISHED = Path(__file__).parents[2] / "results" / "published"
+SCHEMA_VERSION: int = Record.model_fields["schema_version"].default
 RECORD = Record(
     cell=CellKey(suite="quick-v1", task="corner", mitigation="none", alpha=0.1 + 0.2, seed=0),
     cell_id="corner-none-a0-s0-0123456789",
@@ -45,7 +53,23 @@ RECORD = Record(
     plugin=Plugin(version="1", author="Ada Löve", licence="MIT", paper="", sha256="0" * 64),
     versions={"torch": "2.13.0"},
     commit=Commit(id=None, clean=None),
-    config={"training": {"hidden_sizes": [64, 64], "bf16": True}},
+    source_sha256="1" * 64,
+    machine=Machine(processor="A processor", gpu=None),
+    config=Config(
+        task=TaskSettings(version=1, parameters={"size": 7}),
+        training=TrainingSettings(version=2, env_steps=400_000, hidden_sizes=(64, 64)),
+        mitigation={},
+        evaluation=EvaluationPlan(
+            suite="quick-v1",
+            task="corner",
+            task_version=1,
+            parameters={"size": 7},
+            shifts=("shift/one",),
+            episodes=1000,
+            gamma=0.9,
+            salt_commitment="0" * 64,
+        ),
+    ),
     salt_commitment="0" * 64,
     sampling="sampled",
     splits={
@@ -155,6 +179,21 @@ def test_an_unknown_form_is_refused(changes: dict[str, Any]) -> None:
     assert "\n" not in str(caught.value)
 
 
+def published(mitigation: str, suite: str = "mitigations-v1") -> list[dict[str, Any]]:
+    """Return the published lines of a mitigation, which were written at version 2."""
+    lines = (PUBLISHED / suite / f"{mitigation}.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def version_1(data: dict[str, Any]) -> str:
+    """Return a line of version 2 as version 1 had it."""
+    old = {name: value for name, value in data.items() if name not in ("fixed_rate", "inapplicable")}
+    old["schema_version"] = 1
+    old["timing"] = {**old["timing"], "record_sha256": ""}
+    old["timing"]["record_sha256"] = _checksum(old)
+    return canonical_json(old)
+
+
 @pytest.mark.parametrize(
     ("mitigation", "fixed_rate", "inapplicable"),
     [
@@ -166,19 +205,76 @@ def test_an_unknown_form_is_refused(changes: dict[str, Any]) -> None:
 def test_version_1_knew_the_mitigations_that_came_with_it(
     mitigation: str, fixed_rate: bool, inapplicable: set[str]
 ) -> None:
-    old = json.loads(
-        to_json(RECORD.model_copy(update={"cell": RECORD.cell.model_copy(update={"mitigation": mitigation})}))
-    )
-    del old["fixed_rate"], old["inapplicable"]
-    old["schema_version"] = 1
-    old["timing"]["record_sha256"] = _checksum(old)
-    migrated = from_json(canonical_json(old), "here")
+    migrated = from_json(version_1(published(mitigation)[0]), "here")
     assert (migrated.schema_version, migrated.fixed_rate) == (SCHEMA_VERSION, fixed_rate)
     assert inapplicable <= set(migrated.inapplicable)
     cls = load_plugin(mitigation).cls
     assert fixed_rate == (cls.fixed_alpha is not None)
     tasks = {plan.task: make_task(plan.task, **plan.parameters) for plan in get_suite("tasks").tasks[:7]}
     assert inapplicable == {name for name, task in tasks.items() if cls.inapplicable(task) is not None}
+
+
+@pytest.mark.parametrize("suite", sorted(path.name for path in PUBLISHED.iterdir() if path.is_dir()))
+@pytest.mark.parametrize("write_old", [version_1, canonical_json], ids=["version 1", "version 2"])
+def test_published_lines_keep_their_cell_ids(suite: str, write_old: Callable[[dict[str, Any]], str]) -> None:
+    for path in sorted((PUBLISHED / suite).glob("*.jsonl")):
+        for data in published(path.stem, suite):
+            assert data["schema_version"] == 2
+            migrated = from_json(write_old(data), "here")
+            assert migrated.schema_version == SCHEMA_VERSION
+            sha256, device = migrated.plugin.sha256, migrated.device
+            assert cell_id_of(migrated.cell, migrated.config, sha256, device) == data["cell_id"] == migrated.cell_id
+
+
+def test_a_migrated_record_gathers_its_evaluation_in_one_plan() -> None:
+    data = published("none")[0]
+    migrated = from_json(canonical_json(data), "here")
+    assert (migrated.machine, migrated.source_sha256) == (None, None)
+    assert migrated.config.evaluation == EvaluationPlan(
+        version=1,
+        suite="mitigations-v1",
+        task="corner",
+        task_version=1,
+        parameters=data["config"]["task"]["parameters"],
+        shifts=("shift/cheese_anywhere", "shift/far_corner"),
+        episodes=1024,
+        milestones=0,
+        milestone_episodes=200,
+        gamma=data["config"]["training"]["gamma"],
+        sampling="sampled",
+        ask_share=0.1,
+        salt_commitment=data["salt_commitment"],
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key": {"seed": 1}},
+        {"task": {"parameters": {"size": 8}}},
+        {"task": {"sha256": "2" * 64}},
+        {"task": {"version": 2}},
+        {"training": {"gamma": 0.5}},
+        {"mitigation": {"rate": 0.5}},
+        {"plugin": "2" * 64},
+        {"device": "cuda"},
+    ],
+)
+def test_what_determines_training_changes_the_cell_id(change: dict[str, Any]) -> None:
+    def cell_id(change: dict[str, Any]) -> str:
+        key, config = RECORD.cell.model_dump(), RECORD.config.model_dump()
+        for name in ("task", "training", "mitigation"):
+            config[name] = {**config[name], **change.get(name, {})}
+        plugin, device = change.get("plugin", RECORD.plugin.sha256), change.get("device", RECORD.device)
+        return cell_id_of(CellKey(**{**key, **change.get("key", {})}), Config(**config), plugin, device)
+
+    assert cell_id(change) != cell_id({}) == cell_id_of(RECORD.cell, RECORD.config, RECORD.plugin.sha256, "cpu")
+
+
+def test_settings_keep_what_was_given_and_add_no_defaults() -> None:
+    text = json.loads(to_json(RECORD))["config"]
+    assert text["task"] == {"version": 1, "parameters": {"size": 7}}
+    assert text["training"] == {"version": 2, "env_steps": 400_000, "hidden_sizes": [64, 64]}
 
 
 @pytest.mark.parametrize(

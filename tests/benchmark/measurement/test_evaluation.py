@@ -10,50 +10,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from goalposts.benchmark.errors import NonFiniteError, RequestError
+from goalposts.benchmark.errors import NonFiniteError
 from goalposts.benchmark.measurement.episodes import Episodes, play
 from goalposts.benchmark.measurement.evaluation import (
     EvaluationSet,
     Prepared,
     evaluation_set,
     prepare,
-    prepare_cached,
     split_counts,
 )
-from goalposts.benchmark.measurement.plan import PUBLIC_SALT, SALT_VARIABLE, evaluation_salt, salt_commitment
+from goalposts.benchmark.measurement.plan import PUBLIC_SALT, EvaluationPlan, salt_commitment
 from goalposts.benchmark.tasks.environment import BatchedEnv
 from goalposts.benchmark.tasks.episodes import Policy, reference_policy
 from goalposts.benchmark.tasks.registry import make_task
-from goalposts.benchmark.tasks.vocabulary import ALIGNED, ASKED, LOST, PROXY
+from goalposts.benchmark.tasks.task import Task
+from goalposts.benchmark.tasks.vocabulary import ALIGNED, ASKED, LOST, PROXY, EvaluationTraits
 from tests.toy import COST, Toy, ToyLevels, unreserved
 
 SECRET = "0123456789abcdefABCDEF0123456789"
 LEVELS = ToyLevels(torch.tensor([1, 4, 5, 0, 2]))
 """Their aligned goal comes at step 1, 4, never, never and 2; their proxy at 2, never, never, 1 and 3."""
-
-
-@pytest.mark.parametrize("salt", ["", SECRET[:-1], "g" * 32, " " + SECRET])
-def test_a_weak_salt_is_refused(monkeypatch: pytest.MonkeyPatch, salt: str) -> None:
-    monkeypatch.setenv(SALT_VARIABLE, salt)
-    with pytest.raises(RequestError, match="openssl rand") as caught:
-        evaluation_salt()
-    assert "\n" not in str(caught.value)
-    assert not salt or salt not in str(caught.value)
-
-
-@pytest.mark.parametrize("salt", [SECRET, PUBLIC_SALT])
-def test_a_strong_salt_is_taken(monkeypatch: pytest.MonkeyPatch, salt: str) -> None:
-    monkeypatch.setenv(SALT_VARIABLE, salt)
-    assert evaluation_salt() == salt
-    monkeypatch.delenv(SALT_VARIABLE)
-    assert evaluation_salt() == PUBLIC_SALT
-
-
-def test_commitment_names_a_salt_and_does_not_tell_it() -> None:
-    # Published records carry it, so it must never change.
-    assert salt_commitment(PUBLIC_SALT) == "8535050abba94684af28a8a59748c2cd97aaebe00f9209763dd7b0efd9379b79"
-    assert salt_commitment(SECRET) != salt_commitment(PUBLIC_SALT)
-    assert SECRET not in salt_commitment(SECRET)
 
 
 def drawn(salt: str = PUBLIC_SALT, suite: str = "tests", task_id: str = "fraud") -> EvaluationSet:
@@ -163,10 +139,15 @@ def test_an_observation_that_is_not_finite_is_named(nan_at: int) -> None:
         play(task, LEVELS, always(0))
 
 
+def plan(task: Task[Any], episodes: int) -> EvaluationPlan:
+    commitment = salt_commitment(PUBLIC_SALT)
+    return EvaluationPlan.of(task, suite="tests", episodes=episodes, gamma=0.9, salt_commitment=commitment)
+
+
 @functools.lru_cache
 def prepared() -> Prepared:
     task = make_task("fraud")
-    return prepare(task, evaluation_set(task, "tests", 100, PUBLIC_SALT), "tests", PUBLIC_SALT, 0.9)
+    return prepare(task, plan(task, 100), PUBLIC_SALT)
 
 
 def test_counts_add_up() -> None:
@@ -219,10 +200,10 @@ def test_regret_of_the_references(name: str, expected: float) -> None:
     assert found == pytest.approx(0.0, abs=1e-6) if expected == 0 else found > 0.5
 
 
-def test_preparing_is_done_once_a_process() -> None:
-    arguments = ("fraud", '{"queue":6}', "tests", 20, PUBLIC_SALT, 0.9)
-    assert prepare_cached(*arguments) is prepare_cached(*arguments)
-    assert prepare_cached(*arguments).task.time_limit == 6
+def test_another_salt_than_the_plan_s_is_refused() -> None:
+    task = make_task("fraud")
+    with pytest.raises(AssertionError):
+        prepare(task, plan(task, 20), SECRET)
 
 
 def test_episodes_are_written(tmp_path: Path) -> None:
@@ -238,7 +219,7 @@ def test_episodes_are_written(tmp_path: Path) -> None:
 
 
 class Together(Toy):
-    evaluated_together = 7
+    evaluation_traits = EvaluationTraits(together=7)
 
 
 def test_playing_in_batches_changes_nothing() -> None:
@@ -252,7 +233,7 @@ def test_playing_in_batches_changes_nothing() -> None:
 class Settled(Toy):
     """The aligned goal ends nothing here, so that only its event can end an episode."""
 
-    settled_by_first_event = True
+    evaluation_traits = EvaluationTraits(settled_by_first_event=True)
     goals = tuple(dataclasses.replace(goal, terminal=False) for goal in Toy.goals)
 
 
@@ -275,7 +256,7 @@ class Scripted(Toy):
 
 def test_measured_references_are_looked_up() -> None:
     task = Scripted()
-    prepared = prepare(task, evaluation_set(task, "tests", 40, "public"), "tests", "public", 0.9)
+    prepared = prepare(task, plan(task, 40), PUBLIC_SALT)
     assert prepared.references == {"in_distribution": (30, 20), "benign_shift": (40, 40), "shift/none": (40, 10)}
     episodes = play(task, prepared.levels.levels, lambda env: lambda seen: (torch.zeros(len(seen)).long(), None))
     assert prepared.regret(episodes) is None
@@ -288,7 +269,7 @@ class Preference(Scripted):
 
 def test_a_preference_is_never_ranked() -> None:
     task = Preference()
-    prepared = prepare(task, evaluation_set(task, "tests", 40, "public"), "tests", "public", 0.9)
+    prepared = prepare(task, plan(task, 40), PUBLIC_SALT)
     episodes = play(task, prepared.levels.levels, lambda env: lambda seen: (torch.zeros(len(seen)).long(), None))
     assert not any(split.ranked for split in prepared.results(episodes).values())
 
@@ -296,7 +277,7 @@ def test_a_preference_is_never_ranked() -> None:
 def test_the_first_levels_of_each_split() -> None:
     task = Toy()
     chosen = evaluation_set(task, "tests", 40, "public")
-    few = prepare(task, chosen, "tests", "public", 0.9).first(3)
+    few = prepare(task, plan(task, 40), PUBLIC_SALT).first(3)
     assert few.split.bincount().tolist() == [3] * len(task.splits)
     for i in range(len(task.splits)):
         assert torch.equal(few.levels[few.split == i].hashes(), chosen.levels[chosen.split == i][:3].hashes())

@@ -94,7 +94,7 @@ PROGRAM = """
 import hashlib, sys
 import torch
 from goalposts.benchmark.tasks.coinrun import CoinRun
-task = CoinRun("easy", threads=int(sys.argv[1]), time_limit=40)
+task = CoinRun(mode="easy", threads=int(sys.argv[1]), time_limit=40)
 levels = task.sample_levels(8, 0.5, torch.Generator().manual_seed(3))
 env = task.make_env(8)
 env.watched = True

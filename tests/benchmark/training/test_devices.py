@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from goalposts.benchmark.canonical import canonical_json
 from goalposts.benchmark.loading import MITIGATIONS, registered
-from goalposts.benchmark.measurement.episodes import play
-from goalposts.benchmark.measurement.evaluation import prepare_cached
+from goalposts.benchmark.measurement.evaluation import play_agent, prepare
+from goalposts.benchmark.measurement.plan import PUBLIC_SALT, EvaluationPlan, salt_commitment
 from goalposts.benchmark.plugins.mitigation import Mitigation
 from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.benchmark.randomness import generator
@@ -42,8 +41,7 @@ def made(task: Task[Any], mitigation: Mitigation, config: TrainingConfig, device
 )
 @pytest.mark.parametrize("name", registered(MITIGATIONS))
 def test_a_cell_trains_resumes_and_is_evaluated(name: str, device: str, task_id: str, tmp_path: Path) -> None:
-    task_parameters = parameters(task_id)
-    task = make_task(task_id, **task_parameters)
+    task = make_task(task_id, **parameters(task_id))
     plugin = load_plugin(name)
     if plugin.cls.inapplicable(task) is not None:
         pytest.skip("does not apply")
@@ -59,9 +57,11 @@ def test_a_cell_trains_resumes_and_is_evaluated(name: str, device: str, task_id:
     resumed.load_state_dict(loaded[0])
     resumed.iterate()
     assert next(resumed.network.parameters()).device.type == device
-    prepared = prepare_cached(task_id, canonical_json(task_parameters), "devices", 1000, "public", TINY.gamma)
-    policy = resumed.agent("sampled").policy(generator("evaluation", device=device))
-    results = prepared.results(play(task, prepared.levels.levels, lambda _env: policy, device=device))
+    commitment = salt_commitment(PUBLIC_SALT)
+    plan = EvaluationPlan.of(task, suite="devices", episodes=1000, gamma=TINY.gamma, salt_commitment=commitment)
+    prepared = prepare(task, plan, PUBLIC_SALT)
+    random = generator("evaluation", device=device)
+    results = prepared.results(play_agent(resumed.agent("sampled"), plan, prepared.levels, random, device=device))
     assert {split.episodes for split in results.values()} == {1000}
 
 

@@ -90,7 +90,7 @@ def test_the_stream_decides_everything(name: str) -> None:
 def test_training_in_one_call_equals_iterating(tmp_path: Path) -> None:
     rows: list[dict[str, float]] = []
     subject = trainer()
-    digest = subject.train(tmp_path, report=rows.append)
+    digest = subject.train(tmp_path, log_metrics=rows.append)
     straight, metrics = trained(trainer(), 4)
     assert flat(subject.state_dict()) == straight
     assert rows == metrics
@@ -100,7 +100,7 @@ def test_training_in_one_call_equals_iterating(tmp_path: Path) -> None:
     assert loaded is not None
     assert (loaded[1], loaded[2]) == (192, digest)
     again = trainer()
-    assert again.train(tmp_path, resume_from=loaded, report=rows.append) == digest
+    assert again.train(tmp_path, resume_from=loaded, log_metrics=rows.append) == digest
     assert flat(again.state_dict()) == straight
     assert len(rows) == 4
 
@@ -108,7 +108,7 @@ def test_training_in_one_call_equals_iterating(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("env_steps", "iterations"), [(1, 1), (48, 1), (49, 2)])
 def test_ends_with_the_first_update_at_or_past_the_budget(tmp_path: Path, env_steps: int, iterations: int) -> None:
     rows: list[dict[str, float]] = []
-    trainer(env_steps=env_steps).train(tmp_path, report=rows.append)
+    trainer(env_steps=env_steps).train(tmp_path, log_metrics=rows.append)
     assert len(rows) == iterations
 
 
