@@ -83,6 +83,10 @@ def finished_record(cell: Cell, run: RunFolder) -> tuple[Record | None, str | No
     A cell whose checkpoint was deleted keeps its record; one whose checkpoint is damaged does not.
     """
     folder = run.cell(cell.cell_id)
+    try:
+        folder.check_no_link()
+    except CorruptFileError as error:
+        return None, str(error)
     if not os.path.lexists(folder.record):
         return None, None
     try:

@@ -60,6 +60,16 @@ class CellFolder:
         """Return the file of the evaluations in the course of training, a row for each."""
         return self.path / f"series-{eval_id}.jsonl"
 
+    def check_no_link(self) -> None:
+        """Refuse a folder that is a link, or lies in one.
+
+        Raises:
+            CorruptFileError: it is so.
+        """
+        for path in (self.path.parent, self.path):
+            if path.is_symlink():
+                raise CorruptFileError(f"Cannot read {str(path)!r}: it is a link. Move it away.")
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Make the folder, and hold it for one attempt at the cell; others wait."""
@@ -97,16 +107,8 @@ class RunFolder:
         self.path = path.absolute()
 
     def cell(self, cell_id: str) -> CellFolder:
-        """Return the folder of a cell, whether it is there or not.
-
-        Raises:
-            CorruptFileError: the folder, or the one of all cells, is a link.
-        """
-        folder = self.path / "cells" / cell_id
-        for path in (folder.parent, folder):
-            if path.is_symlink():
-                raise CorruptFileError(f"Cannot use {str(path)!r}: it is a link. Move it away.")
-        return CellFolder(folder)
+        """Return the folder of a cell, whether it is there or not."""
+        return CellFolder(self.path / "cells" / cell_id)
 
     def new_cell(self, cell_id: str) -> CellFolder:
         """Return the folder of a cell, made where it is missing."""
@@ -156,8 +158,11 @@ class RunFolder:
             RequestError: the folder belongs to no run.
         """
         asked = self.request().cells
-        paths = [self.cell(cell_id).record for cell_id, _ in asked]
-        found = [records.read(path) for path in paths if os.path.lexists(path)]
+        found = []
+        for cell in (self.cell(cell_id) for cell_id, _ in asked):
+            cell.check_no_link()
+            if os.path.lexists(cell.record):
+                found.append(records.read(cell.record))
         return [one for one in found if (one.cell_id, one.eval_id) in asked]
 
     @contextmanager
