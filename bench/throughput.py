@@ -61,7 +61,7 @@ def ours(plan: TaskPlan, task: Task[Any], config: TrainingConfig, repeat: int) -
     trainer = Trainer(task, mitigation, alpha=0.0, config=config, stream=stream, mitigation_name="none")
     metrics: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        return timed(lambda: trainer.train(Path(folder), report=metrics.append))
+        return timed(lambda: trainer.train(Path(folder), log_metrics=metrics.append))
 
 
 def sb3(plan: TaskPlan, config: TrainingConfig, repeat: int, make_env: Callable[[sb3_ppo.Setting], Any]) -> float:
