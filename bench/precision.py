@@ -27,13 +27,12 @@ from goalposts.benchmark.measurement.evaluation import play_agent, prepare
 from goalposts.benchmark.measurement.plan import EVALUATION_VERSION, PUBLIC_SALT, EvaluationPlan, salt_commitment
 from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.benchmark.randomness import generator
-from goalposts.benchmark.tasks.registry import make_task
+from goalposts.benchmark.tasks.registry import make_task, task_class
 from goalposts.benchmark.tasks.vocabulary import IN_DISTRIBUTION
 from goalposts.benchmark.training.config import TRAINER_VERSION
 from goalposts.benchmark.training.loop import Trainer
 from goalposts.benchmark.training.precision import native_bf16
 from goalposts.results.statistics import Interval, bootstrap_interval, paired_difference
-from tests.small import TASKS
 
 ROOT = Path(__file__).parents[1]
 MITIGATIONS = ("none", "domain_randomization")
@@ -45,7 +44,7 @@ Cell = tuple[str, str, str, int]
 
 def identity(suite: Suite, plan: TaskPlan, mitigation: str) -> str:
     """Return a hash of all but dtype and seed that determines a result."""
-    versions = (TRAINER_VERSION, EVALUATION_VERSION, TASKS[plan.task].version, load_plugin(mitigation).cls.version)
+    versions = (TRAINER_VERSION, EVALUATION_VERSION, task_class(plan.task).version, load_plugin(mitigation).cls.version)
     return content_sha256([suite.id, suite.episodes, plan.model_dump(mode="json"), versions])[:16]
 
 
