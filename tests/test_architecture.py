@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,37 +17,84 @@ import goalposts
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("benchmark", "mitigations", "cluster", "results", "goalposts")
 COMMON = tuple(
-    f"benchmark.{name}" for name in ("errors", "files", "loading", "plain", "randomness", "rows", "tensor_files")
+    f"benchmark.{name}"
+    for name in (
+        "canonical",
+        "errors",
+        "files",
+        "loading",
+        "plain",
+        "randomness",
+        "rows",
+        "sources",
+        "tensor_files",
+    )
 )
 """What everything may rest on."""
 
 ARROWS: dict[str, tuple[str, ...]] = {
     "benchmark/__init__.py": (),
+    "benchmark/canonical.py": (),
     "benchmark/errors.py": ("benchmark.plain",),
     "benchmark/plain.py": (),
     "benchmark/randomness.py": (),
     "benchmark/files.py": ("benchmark.errors",),
-    "benchmark/rows.py": ("benchmark.files",),
+    "benchmark/rows.py": ("benchmark.errors", "benchmark.files"),
     "benchmark/tensor_files.py": ("benchmark.errors",),
     "benchmark/loading.py": ("benchmark.errors", "benchmark.plain"),
-    "benchmark/networks.py": ("benchmark.plugins.mitigation", *COMMON),
+    "benchmark/sources.py": ("benchmark.loading",),
+    "benchmark/catalogue.py": (
+        "benchmark.errors",
+        "benchmark.loading",
+        "benchmark.plugins.registry",
+        "benchmark.tasks.registry",
+        "benchmark.tasks.vocabulary",
+    ),
+    "benchmark/tasks/vocabulary.py": (),
+    "benchmark/tasks/gymnasium_ids.py": ("benchmark.catalogue",),
     "benchmark/tasks/": ("benchmark.tasks", *COMMON),
     "benchmark/plugins/": ("benchmark.plugins", "benchmark.tasks", *COMMON),
+    "benchmark/networks.py": ("benchmark.plugins.mitigation", *COMMON),
+    "benchmark/agent.py": ("benchmark.networks", "benchmark.plugins", "benchmark.tasks", *COMMON),
     "benchmark/training/config.py": (),
     "benchmark/training/": (
         "benchmark.training",
-        "benchmark.networks",
+        "benchmark.agent",
         "benchmark.plugins",
         "benchmark.tasks",
         *COMMON,
     ),
-    "benchmark/measurement/": ("benchmark.measurement", "benchmark.tasks", "benchmark.experiment.record", *COMMON),
-    "benchmark/experiment/record.py": COMMON,
+    "benchmark/measurement/counts.py": (),
+    "benchmark/measurement/plan.py": ("benchmark.measurement.counts", *COMMON),
+    "benchmark/measurement/scores.py": ("benchmark.measurement.counts", "benchmark.tasks.vocabulary", *COMMON),
+    "benchmark/measurement/": ("benchmark.measurement", "benchmark.agent", "benchmark.tasks", *COMMON),
+    "benchmark/experiment/record.py": (
+        "benchmark.measurement.counts",
+        "benchmark.measurement.plan",
+        "benchmark.training.config",
+        *COMMON,
+    ),
+    "benchmark/experiment/suite.py": (
+        "benchmark.measurement.counts",
+        "benchmark.tasks.registry",
+        "benchmark.training.config",
+        *COMMON,
+    ),
+    "benchmark/experiment/run_folder.py": ("benchmark.experiment.record", "benchmark.experiment.suite", *COMMON),
     "benchmark/experiment/": ("benchmark",),
     "mitigations/": ("goalposts:", "mitigations"),
     "cluster/": ("benchmark", "cluster"),
-    "results/": ("results", "benchmark.measurement", "benchmark.experiment", *COMMON),
-    "goalposts/__init__.py": ("benchmark",),
+    "results/": (
+        "results",
+        "benchmark.measurement",
+        "benchmark.experiment.record",
+        "benchmark.experiment.run_folder",
+        "benchmark.experiment.suite",
+        "benchmark.catalogue",
+        "benchmark.tasks.vocabulary",
+        *COMMON,
+    ),
+    "goalposts/__init__.py": ("benchmark", "results.frames"),
     "goalposts/__main__.py": ("goalposts._cli.main",),
     "goalposts/_cli/": ("benchmark", "cluster", "results", "goalposts:", "goalposts._cli"),
 }
@@ -53,7 +103,7 @@ colon that module alone. The first match counts. ``TYPE_CHECKING`` imports are f
 the ``goalposts.`` before their names."""
 
 HEAVY: dict[str, tuple[str, ...]] = {
-    "ray": ("benchmark/training/", "benchmark/networks.py", "benchmark/plugins/", "cluster/"),
+    "ray": ("benchmark/training/", "cluster/"),
     "mlflow": ("results/",),
     "optuna": ("cluster/tuning.py", "goalposts/_cli/tuning.py"),
     "pyarrow": ("benchmark/measurement/",),
@@ -63,19 +113,43 @@ HEAVY: dict[str, tuple[str, ...]] = {
 }
 """Libraries, and where alone they may be imported."""
 
+LIGHT = (
+    "benchmark/canonical.py",
+    "benchmark/catalogue.py",
+    "benchmark/errors.py",
+    "benchmark/files.py",
+    "benchmark/loading.py",
+    "benchmark/plain.py",
+    "benchmark/rows.py",
+    "benchmark/sources.py",
+    "benchmark/tasks/__init__.py",
+    "benchmark/tasks/gymnasium_ids.py",
+    "benchmark/tasks/vocabulary.py",
+    "benchmark/measurement/counts.py",
+    "benchmark/measurement/plan.py",
+    "benchmark/measurement/scores.py",
+    "benchmark/experiment/record.py",
+    "benchmark/experiment/run_folder.py",
+    "benchmark/experiment/suite.py",
+    "results/",
+)
+"""What commands that train nothing rest on: none of it loads torch or Ray."""
+
 
 def sources() -> list[str]:
     found = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
     return sorted(path.relative_to(ROOT).as_posix() for path in found)
 
 
-def nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yield every node that runs: all but the bodies of ``if TYPE_CHECKING``."""
+def nodes(tree: ast.AST, late: bool = True) -> Iterator[ast.AST]:
+    """Yield every node that runs: all but the bodies of ``if TYPE_CHECKING`` and, if not ``late``, of functions."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not late:
+            continue
         yield node
-        yield from nodes(node)
+        yield from nodes(node, late)
 
 
 def without_root(name: str) -> str:
@@ -84,15 +158,24 @@ def without_root(name: str) -> str:
     return inner if inner.split(".")[0] in PACKAGES else name
 
 
+def module_name(source: str) -> str:
+    return source.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
 def is_module(name: str) -> bool:
     path = ROOT / without_root(name).replace(".", "/")
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
-def imports(source: str) -> set[str]:
-    """Return the absolute names of the modules that a file imports when it runs, at any depth of its code."""
+def imports(source: str, late: bool = True) -> set[str]:
+    """Return the absolute names of the modules that a file imports when it runs.
+
+    Args:
+        source: the file.
+        late: count also what its functions import when they are called.
+    """
     found = set()
-    for node in nodes(ast.parse((ROOT / source).read_text())):
+    for node in nodes(ast.parse((ROOT / source).read_text()), late):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -135,6 +218,31 @@ def test_heavy_libraries_stay_in_their_place(library: str) -> None:
     assert not {source for source in users if not source.startswith(HEAVY[library])}
 
 
+def test_light_modules_load_neither_torch_nor_ray() -> None:
+    light = [f"goalposts.{module_name(source)}" for source in sources() if source.startswith(LIGHT)]
+    assert len(light) > len(LIGHT)
+    program = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    if loaded := {'ray', 'torch'} & sys.modules.keys():\n"
+        "        sys.exit(f'{name} loads {loaded}')\n"
+    )
+    found = subprocess.run([sys.executable, "-c", program, *light], capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode == 0, found.stderr
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    """What functions import when they are called, and what types alone need, may point back."""
+    modules = {module_name(source): source for source in sources()}
+    graph = {name: imports(source, late=False) & modules.keys() for name, source in modules.items()}
+    assert any(graph.values())
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
 def test_imports_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
     (tmp_path / "package").mkdir()
@@ -148,6 +256,7 @@ def test_imports_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "def late():\n    from package.module import name\n    from package import value\n"
     )
     assert imports("source.py") == {"typing", "os.path", "package.module", "package"}
+    assert imports("source.py", late=False) == {"typing", "os.path", "package.module"}
 
 
 @pytest.mark.parametrize(
@@ -174,7 +283,7 @@ def test_facade_is_sorted_and_complete() -> None:
 def test_every_module_imports() -> None:
     for source in sources():
         if not source.endswith("__main__.py"):
-            name = source.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            name = module_name(source)
             importlib.import_module(name if name.startswith("goalposts") else f"goalposts.{name}")
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import Field, ValidationError, field_validator
 
-from goalposts.benchmark.errors import RequestError, first_problem, unknown_name
+from goalposts.benchmark.errors import CorruptFileError, RequestError, first_problem, unknown_name
 from goalposts.benchmark.files import read_regular_text
 from goalposts.benchmark.measurement.counts import Frozen, Sampling
 from goalposts.benchmark.training.config import TrainingConfig
@@ -163,6 +163,11 @@ def read_suite(path: Path) -> Suite:
         suite = Suite.model_validate(tomllib.loads(text))
     except FileNotFoundError as error:
         raise RequestError(f"There is no suite file {str(path)!r}; give the path of a .toml file.") from error
+    except CorruptFileError as error:
+        raise RequestError(str(error)) from error
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise RequestError(f"The suite file {str(path)!r} {problem}; give another.") from error
     except tomllib.TOMLDecodeError as error:
         raise RequestError(f"The suite file {str(path)!r} is no TOML: {error}.") from error
     except RecursionError as error:
@@ -204,10 +209,9 @@ def line_of(text: str, location: Sequence[str | int]) -> int:
     wanted = _names(location)
     best, depth = 1, 0
     for line, names in _places(text):
-        common = next((i for i, (one, other) in enumerate(zip(names, wanted, strict=False)) if one != other), None)
-        matched = min(len(names), len(wanted)) if common is None else 0
-        if common is None and len(names) <= len(wanted) and matched > depth:
-            best, depth = line, matched
+        leads = all(one in (other, other.partition("[")[0]) for one, other in zip(names, wanted, strict=False))
+        if leads and depth < len(names) <= len(wanted):
+            best, depth = line, len(names)
     return best
 
 

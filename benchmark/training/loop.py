@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from goalposts.benchmark.agent import Agent, build_network
 from goalposts.benchmark.errors import HookError, NonFiniteError, RequestError
-from goalposts.benchmark.measurement.counts import Sampling
 from goalposts.benchmark.plugins.context import Context
 from goalposts.benchmark.plugins.hooks import Hooks
 from goalposts.benchmark.plugins.mitigation import Mitigation
@@ -32,6 +31,9 @@ from goalposts.benchmark.training.learner import WEIGHTS, build_learner
 from goalposts.benchmark.training.overlap import OverlappedCollector, can_overlap
 from goalposts.benchmark.training.rewards import RewardScale
 from goalposts.benchmark.training.rollout import Collector
+
+if TYPE_CHECKING:
+    from goalposts.benchmark.measurement.counts import Sampling
 
 LogMetrics = Callable[[dict[str, float]], None]
 CHECKPOINT_SHARE = 0.02

@@ -149,11 +149,11 @@ def test_the_time_limit_is_ours(task: ProcgenTask) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mode": "extreme"}, "no mode 'extreme'. Known: easy, hard"),
-        ({"pixels": 48}, "no picture of 48 pixels; give 64 or 32"),
-        ({"action_repeat": 0}, "no action_repeat 0; give a whole number"),
-        ({"time_limit": 1.5}, r"no time_limit 1\.5"),
-        ({"plain": "yes"}, "no plain 'yes'; give true or false"),
+        ({"mode": "extreme"}, "mode='extreme': Input should be 'easy' or 'hard'"),
+        ({"pixels": 48}, "pixels=48: Input should be 64 or 32"),
+        ({"action_repeat": 0}, "action_repeat=0: Input should be "),
+        ({"time_limit": 1.5}, r"time_limit=1\.5: Input should be a valid integer"),
+        ({"plain": "yes"}, "plain='yes': Input should be "),
     ],
 )
 def test_wrong_parameters_are_refused(task: ProcgenTask, changes: dict[str, Any], message: str) -> None:
