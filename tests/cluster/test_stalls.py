@@ -49,9 +49,7 @@ def report(folder: CellFolder, env_steps: int) -> None:
         file.write(json.dumps({"env_steps": env_steps}) + "\n")
 
 
-def test_a_cell_may_wait_for_ever_for_its_turn(
-    entry: Progress, run: RunFolder, folder: CellFolder, clock: Clock
-) -> None:
+def test_a_cell_may_wait_for_ever(entry: Progress, run: RunFolder, folder: CellFolder, clock: Clock) -> None:
     folder.note_attempt("first")  # Of another run.
     for _ in range(3):
         assert not _stalled(entry, run)
@@ -59,9 +57,7 @@ def test_a_cell_may_wait_for_ever_for_its_turn(
     assert entry.state == "waiting"
 
 
-def test_one_that_began_and_never_reports_has_stalled(
-    entry: Progress, run: RunFolder, folder: CellFolder, clock: Clock
-) -> None:
+def test_without_a_report_it_has_stalled(entry: Progress, run: RunFolder, folder: CellFolder, clock: Clock) -> None:
     folder.note_attempt("second")
     assert not _stalled(entry, run)
     assert entry.state == "running"
@@ -71,9 +67,7 @@ def test_one_that_began_and_never_reports_has_stalled(
     assert _stalled(entry, run)
 
 
-def test_a_report_moves_it_and_tells_its_speed(
-    entry: Progress, run: RunFolder, folder: CellFolder, clock: Clock
-) -> None:
+def test_a_report_moves_it_and_tells_speed(entry: Progress, run: RunFolder, folder: CellFolder, clock: Clock) -> None:
     folder.note_attempt("second")
     _stalled(entry, run)
     for env_steps in (512, 1024):
