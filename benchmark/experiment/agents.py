@@ -67,7 +67,8 @@ def load_agent(path: str | os.PathLike[str], *, task: str | None = None, mitigat
     try:
         record, state = _from_folder(place) if place.is_dir() else _from_file(place)
     except CorruptFileError as error:
-        raise RequestError(f"{error} Run the cell again, or get the file again.") from error
+        mend = "Run the cell again." if place.is_dir() else "Get the file again."
+        raise RequestError(f"{error} {mend}") from error
     return _rebuilt(str(path), record, state, task, mitigation)
 
 

@@ -55,22 +55,19 @@ def provenance(device: str) -> Provenance:
     return Provenance(
         versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         commit=_commit(),
-        source_sha256=_source_sha256(),
+        source_sha256=package_sha256(PACKAGE),
         machine=Machine(processor=_processor(), gpu=torch.cuda.get_device_name() if device == "cuda" else None),
     )
 
 
-def _source_sha256() -> str:
-    paths = (Path(folder) / name for folder in _folders() for name in sorted(p.name for p in Path(folder).glob("*.py")))
-    return files_sha256({path.relative_to(PACKAGE).as_posix(): path for path in paths})
-
-
-def _folders() -> list[Path]:
-    """Return the folders of the package; in a checkout, four of them are links."""
-    folders = [PACKAGE]
+def package_sha256(package: Path) -> str:
+    """Return the hash of all source files in the folder of a package."""
+    folders = [package]  # In a checkout, four of those below are links.
     for folder in folders:
         folders += sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isidentifier())
-    return folders
+    return files_sha256(
+        {path.relative_to(package).as_posix(): path for folder in folders for path in folder.glob("*.py")}
+    )
 
 
 def _commit() -> Commit:

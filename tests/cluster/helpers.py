@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from goalposts.benchmark.experiment.cell import Cell
 from goalposts.benchmark.experiment.matrix import Selection, cells_of
 from goalposts.benchmark.experiment.provenance import provenance
 from goalposts.benchmark.experiment.run_cell import Job
-from goalposts.benchmark.experiment.run_folder import RunFolder
+from goalposts.benchmark.experiment.run_folder import CellFolder, RunFolder
 from goalposts.benchmark.experiment.suite import Suite, TaskPlan, get_suite
 from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
 from goalposts.benchmark.training.config import TrainingConfig
@@ -38,8 +39,18 @@ def job(cell: Cell, out: Path, salt: str = PUBLIC_SALT) -> Job:
     return Job(cell, out, salt, provenance("cpu"), checkpoint_seconds=0.0)
 
 
+def evaluated(cell: Cell, **changes: Any) -> Cell:
+    """Return the cell with another plan of its evaluation."""
+    return dataclasses.replace(cell, evaluation=cell.evaluation.model_copy(update=changes))
+
+
+def folder_of(cell: Cell, out: Path) -> CellFolder:
+    """Return the cell's folder in a run's."""
+    return RunFolder(out).cell(cell.cell_id)
+
+
 def record_json(cell: Cell, out: Path) -> dict[str, Any]:
     """Return the cell's record without the part that may differ between equal runs."""
-    record: dict[str, Any] = json.loads(RunFolder(out).cell(cell.cell_id).record.read_text())
+    record: dict[str, Any] = json.loads(folder_of(cell, out).record.read_text())
     del record["timing"]
     return record

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from goalposts.benchmark.experiment.matrix import Selection, cells_of
-from goalposts.benchmark.experiment.provenance import library_versions, source_commit
+from goalposts.benchmark.experiment.provenance import provenance
 from goalposts.benchmark.experiment.run_cell import Job, run_cell
 from goalposts.benchmark.experiment.suite import get_suite
 from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
@@ -83,7 +83,8 @@ from contextlib import contextmanager
 from pathlib import Path
 import ray
 from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
-from goalposts.benchmark.experiment.record import Commit
+from goalposts.benchmark.experiment.provenance import provenance
+from goalposts.benchmark.experiment.run_folder import RunFolder
 from goalposts.benchmark.experiment.matrix import Selection, cells_of
 from goalposts.cluster.driver import run_cells
 from tests.cluster.helpers import tiny_suite
@@ -98,8 +99,8 @@ plugin, out, gpus = sys.argv[1:]
 selection = Selection(mitigations=(plugin,), seeds=2)
 ignored = lambda *_: None
 run_cells(
-    cells_of(tiny_suite(), selection, device="cpu", salt_commitment=salt_commitment(PUBLIC_SALT)), Path(out),
-    salt=PUBLIC_SALT, commit=Commit(id=None, clean=None), versions={}, gpus_per_cell=float(gpus), connect=connected,
+    cells_of(tiny_suite(), selection, device="cpu", salt_commitment=salt_commitment(PUBLIC_SALT)),
+    RunFolder(Path(out)), salt=PUBLIC_SALT, driver=provenance("cpu"), gpus_per_cell=float(gpus), connect=connected,
     observe=ignored, notify=print, finished=ignored, checkpoint_seconds=5.0,
 )
 """
@@ -179,7 +180,7 @@ def test_interrupt_killed_driver_and_killed_worker_end_in_the_undisturbed_record
 
     selection = Selection(tasks=("fraud",), mitigations=(f"{plugin}:Waits",))
     cells = cells_of(get_suite("smoke"), selection, device="cpu", salt_commitment=salt_commitment(PUBLIC_SALT))
-    job = Job(cells[0], tmp_path / "undisturbed", PUBLIC_SALT, source_commit(), library_versions(), 60.0)
+    job = Job(cells[0], tmp_path / "undisturbed", PUBLIC_SALT, provenance("cpu"), 60.0)
     assert run_cell(job).status == "done"
     assert records(out) == records(tmp_path / "undisturbed")
 

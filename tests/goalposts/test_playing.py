@@ -17,18 +17,20 @@ from PIL import Image
 from rich.console import Console
 
 from goalposts._cli import playing
-from goalposts._cli.playing import LAST_FRAMES, Player, episode_frames, find_player, play
+from goalposts._cli.playing import LAST_FRAMES, Player, episode_frames, find_player, show_episodes
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.experiment import record as records
 from goalposts.benchmark.experiment.cell import Cell
+from goalposts.benchmark.experiment.matrix import Selection, cells_of
 from goalposts.benchmark.experiment.run_cell import make_trainer, run_cell, write_failure
 from goalposts.benchmark.experiment.suite import TaskPlan
+from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
 from goalposts.benchmark.randomness import generator
 from goalposts.benchmark.tasks.drawing import TILE_PIXELS
 from goalposts.benchmark.tasks.fraud import Fraud
 from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.training import checkpoint
-from tests.cluster.helpers import TINY, job, tiny_cell
+from tests.cluster.helpers import TINY, folder_of, job, tiny_cell, tiny_suite
 from tests.toy import Toy, ToyLevels
 
 pytestmark = pytest.mark.xdist_group("playing")
@@ -51,7 +53,7 @@ def shown(console: Console) -> str:
 def played(policy: str, **options: Any) -> str:
     """Return what is printed where there is no terminal, for the small corner world."""
     console = screen()
-    play("corner", policy, console=console, **{"parameters": SMALL, **options})
+    show_episodes("corner", policy, console=console, **{"parameters": SMALL, **options})
     return shown(console)
 
 
@@ -61,7 +63,7 @@ def captions(text: str) -> list[str]:
 
 @pytest.mark.parametrize(("policy", "outcome"), [("aligned", "aligned"), ("proxy", "proxy"), ("corner", "proxy")])
 def test_reference_policies_play(policy: str, outcome: str) -> None:
-    outcomes = play("corner", policy, console=screen(), parameters=SMALL, episodes=5)
+    outcomes = show_episodes("corner", policy, console=screen(), parameters=SMALL, episodes=5)
     assert outcomes == [outcome] * 5
 
 
@@ -135,7 +137,7 @@ def test_a_terminal_shows_the_frames_in_their_time(monkeypatch: pytest.MonkeyPat
     naps: list[float] = []
     monkeypatch.setattr(playing.time, "sleep", naps.append)
     console = screen(terminal=True)
-    play("corner", "aligned", console=console, parameters=SMALL, episodes=2, fps=4)
+    show_episodes("corner", "aligned", console=console, parameters=SMALL, episodes=2, fps=4)
     text = shown(console)
     lasts = [i for i, nap in enumerate(naps) if nap != 0.25]
     assert [naps[i] for i in lasts] == [LAST_FRAMES / 4] * 2
@@ -152,7 +154,7 @@ def test_an_interrupt_passes_and_leaves_the_terminal_in_order(monkeypatch: pytes
     monkeypatch.setattr(playing.time, "sleep", interrupt)
     console = screen(terminal=True)
     with pytest.raises(KeyboardInterrupt):
-        play("fraud", console=console)
+        show_episodes("fraud", console=console)
     hidden, visible = "\x1b[?25l", "\x1b[?25h"
     assert shown(console).rindex(visible) > shown(console).rindex(hidden)
 
@@ -172,7 +174,7 @@ def test_colored_text_has_labels_and_two_columns_a_cell() -> None:
 def test_gif(tmp_path: Path, scale: int) -> None:
     path = tmp_path / "new" / "episodes.gif"
     console = screen()
-    outcomes = play(
+    outcomes = show_episodes(
         "corner", "proxy", console=console, parameters=SMALL, episodes=2, gif=path, fps=10, scale=scale, seed=3
     )
     assert outcomes == ["proxy", "proxy"]
@@ -197,7 +199,7 @@ def test_gif(tmp_path: Path, scale: int) -> None:
 
 def test_still_has_the_agent_s_path(tmp_path: Path) -> None:
     path = tmp_path / "new" / "level.png"
-    play("corner", "proxy", console=screen(), parameters=SMALL, episodes=1, still=path, seed=3)
+    show_episodes("corner", "proxy", console=screen(), parameters=SMALL, episodes=1, still=path, seed=3)
     player = find_player("corner", "proxy", SMALL, None, 3, screen())
     levels = player.task.shift_levels(player.task.shifts[0], 1, generator("play", "corner", player.task.shifts[0], 3))
     frames = list(episode_frames(player, levels, "", overviews=True))
@@ -214,7 +216,7 @@ def test_still_has_the_agent_s_path(tmp_path: Path) -> None:
 
 def test_gif_has_the_pictures_colors(tmp_path: Path) -> None:
     path = tmp_path / "episodes.gif"
-    play("fraud", console=screen(), gif=path, episodes=1, seed=5)
+    show_episodes("fraud", console=screen(), gif=path, episodes=1, seed=5)
     task = make_task("fraud")
     env = task.make_env(1)
     env.reset(task.shift_levels("shift/2024", 1, generator("play", "fraud", "shift/2024", 5)))
@@ -226,7 +228,7 @@ def refused(task: str, policy: str, **options: Any) -> str:
     """Return the one line of a refusal."""
     console = screen()
     with pytest.raises(RequestError) as error:
-        play(task, policy, console=console, **options)
+        show_episodes(task, policy, console=console, **options)
     assert "\n" not in str(error.value)
     assert shown(console) == ""
     return str(error.value)
@@ -238,7 +240,11 @@ def refused(task: str, policy: str, **options: Any) -> str:
         (("cornr", "aligned"), {}, "Unknown task 'cornr'. Did you mean 'corner'?"),
         (("corner", "aligne"), {}, "Unknown policy of task 'corner' 'aligne'. Did you mean 'aligned'?"),
         (("corner", "chees"), {}, "Did you mean 'cheese'?"),
-        (("corner", "runs/none/cells/x"), {}, "There is no folder 'runs/none/cells/x'; give that of a finished"),
+        (
+            ("corner", "runs/none/cells/x"),
+            {},
+            "There is no 'runs/none/cells/x'; give a finished cell, RUN/cells/CELL, or an agent's file.",
+        ),
         (("corner", "aligned"), {"parameters": {"colour": "red"}}, "colour"),
         (("corner", "aligned"), {"parameters": {"size": "big"}}, "'big'"),
         (("corner", "aligned"), {"split": "shift/2024"}, "Unknown split of task 'corner' 'shift/2024'."),
@@ -279,12 +285,16 @@ class Asks(Mitigation):
 
 def finished(mitigation: str, out: Path, plan: TaskPlan | None = None) -> tuple[Cell, Path]:
     """Run a tiny cell on fraud, or on ``plan``, to its end."""
-    cell = tiny_cell(mitigation)
-    if plan is not None:
-        key = cell.key.model_copy(update={"task": plan.task})
-        cell = Cell(**{**vars(cell), "key": key, "plan": plan})
+    cell = tiny_cell(mitigation) if plan is None else cell_of(plan, mitigation)
     assert run_cell(job(cell, out)).status == "done"
-    return cell, cell.folder(out)
+    return cell, folder_of(cell, out).path
+
+
+def cell_of(plan: TaskPlan, mitigation: str) -> Cell:
+    suite = tiny_suite().model_copy(update={"tasks": (plan,)})
+    commitment = salt_commitment(PUBLIC_SALT)
+    selection = Selection(mitigations=(mitigation,), seeds=1)
+    return cells_of(suite, selection, device="cpu", salt_commitment=commitment)[0]
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +318,7 @@ def test_an_agent_plays_as_it_was_trained(run: tuple[Cell, Path]) -> None:
     trainer.load_state_dict(loaded[0])
     env = player.task.make_env(200)
     observation = env.reset(player.task.sample_levels(200, 1.0, torch.Generator().manual_seed(0)))
-    expected = trainer.agent(cell.sampling).policy(generator("play", "fraud", 0, "agent"))(observation)[0]
+    expected = trainer.agent(cell.evaluation.sampling).policy(generator("play", "fraud", 0, "agent"))(observation)[0]
     assert torch.equal(player.make_policy(env)(observation)[0], expected)
     assert len(expected.unique()) > 1
     assert player.name == "none α=0 seed 0"
@@ -318,7 +328,7 @@ def test_an_agent_plays_as_it_was_trained(run: tuple[Cell, Path]) -> None:
 def test_an_agent_has_the_parameters_it_was_trained_with(tmp_path: Path) -> None:
     _, folder = finished("none", tmp_path, TaskPlan(task="corner", parameters=SMALL, training=TINY))
     console = screen()
-    outcomes = play("corner", str(folder), console=console, episodes=2, split="in_distribution")
+    outcomes = show_episodes("corner", str(folder), console=console, episodes=2, split="in_distribution")
     assert len(outcomes) == 2
     frames = shown(console).strip("\n").split("\n\n")
     assert {len(frame.splitlines()) for frame in frames} == {9 + 1}
@@ -334,11 +344,11 @@ def test_an_agent_of_a_plugin_file_needs_the_file(tmp_path: Path) -> None:
     assert "'mine:Asks', a file whose place its record does not tell; give" in refused("fraud", str(folder))
     assert "trained with 'mine:Asks', not with 'none'" in refused("fraud", str(folder), mitigation="none")
     console = screen()
-    outcomes = play("fraud", str(folder), console=console, mitigation=f"{plugin}:Asks", episodes=20)
+    outcomes = show_episodes("fraud", str(folder), console=console, mitigation=f"{plugin}:Asks", episodes=20)
     assert "asked" in outcomes
     assert "asks for help · outcome: asked" in shown(console)
     plugin.write_text(f"{ASKS}\n# Another.\n")
-    play("fraud", str(folder), console=console, mitigation=f"{plugin}:Asks", episodes=1)
+    show_episodes("fraud", str(folder), console=console, mitigation=f"{plugin}:Asks", episodes=1)
     assert "The files of 'mine:Asks' have changed since this agent was trained." in shown(console)
 
 
@@ -371,8 +381,9 @@ def replace_the_checkpoint(folder: Path) -> None:
 def change_the_config(folder: Path) -> None:
     """Write a sound record and checkpoint of a network of another size."""
     record = records.read(folder / "record.json")
-    training = {**record.config["training"], "hidden_sizes": [9]}
-    records.write(folder / "record.json", record.model_copy(update={"config": {**record.config, "training": training}}))
+    training = record.config.training.model_copy(update={"hidden_sizes": (9,)})
+    config = record.config.model_copy(update={"training": training})
+    records.write(folder / "record.json", record.model_copy(update={"config": config}))
 
 
 @pytest.mark.parametrize(

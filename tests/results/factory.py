@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from goalposts.benchmark.experiment.record import CellKey, Commit, Plugin, Record, Timing
+from goalposts.benchmark.experiment.record import CellKey, Commit, Config, Machine, Plugin, Record, Timing
 from goalposts.benchmark.experiment.suite import Suite, get_suite
 from goalposts.benchmark.measurement.counts import SplitResult, Verdict
 
@@ -59,6 +59,31 @@ def split(aligned: float, proxy: float, asked: float = 0.0, ranked: bool = False
     )
 
 
+def config(task: str = "corner", suite: str = SUITE.id, salt: str = "salt-a", **training: Any) -> Config:
+    """Return settings with little in them."""
+    return Config.model_validate(
+        {
+            "task": {"version": 1, "parameters": {}},
+            "training": {
+                "env_steps": 450_000,
+                "learning_rate": 0.004,
+                "hidden_sizes": [64, 64],
+                "version": 1,
+                **training,
+            },
+            "mitigation": {},
+            "evaluation": {
+                "suite": suite,
+                "task": task,
+                "task_version": 1,
+                "episodes": 1000,
+                "gamma": 0.9,
+                "salt_commitment": salt,
+            },
+        }
+    )
+
+
 def record(
     task: str = "corner",
     mitigation: str = "none",
@@ -102,7 +127,9 @@ def record(
         "plugin": Plugin(version="1", author="A. Author", licence="MIT", paper="", sha256="0" * 64),
         "versions": {"goalposts": "0.1.0", "torch": "2.13.0"},
         "commit": Commit(id="f844f8703e91bce2322065dfcebfdf9a48971f17", clean=True),
-        "config": {"training": {"learning_rate": 0.004, "hidden_sizes": [64, 64]}, "suite": suite},
+        "source_sha256": "0" * 64,
+        "machine": Machine(processor="Some Processor", gpu=None),
+        "config": config(task, suite, salt),
         "salt_commitment": salt,
         "sampling": "sampled",
         "splits": {

@@ -9,7 +9,7 @@ import pytest
 
 from goalposts.benchmark.errors import CorruptFileError, RequestError
 from goalposts.benchmark.experiment import record as records
-from goalposts.benchmark.experiment.record import Record
+from goalposts.benchmark.experiment.record import Config, Record
 from goalposts.benchmark.experiment.suite import get_suite
 from goalposts.benchmark.measurement import scores
 from goalposts.benchmark.measurement.counts import SplitResult
@@ -25,12 +25,19 @@ def honest(*args: Any, **changes: Any) -> Record:
     made = record(*args, env_steps=401_408, **changes)
     (plan,) = (plan for plan in SUITE.tasks if plan.task == "corner")
     names = ("episodes", "milestones", "milestone_episodes", "sampling", "ask_share")
-    config = {
-        "task": {"version": 1, "parameters": plan.parameters},
-        "training": {"version": 2, **plan.training.model_dump(mode="json")},
-        "mitigation": {},
-        "evaluation": {"version": 1, **{name: getattr(SUITE, name) for name in names}},
+    evaluation = {
+        **made.config.evaluation.model_dump(mode="json"),
+        **{name: getattr(SUITE, name) for name in names},
+        "parameters": plan.parameters,
     }
+    config = Config.model_validate(
+        {
+            "task": {"version": 1, "parameters": plan.parameters},
+            "training": {"version": 2, **plan.training.model_dump(mode="json")},
+            "mitigation": {},
+            "evaluation": evaluation,
+        }
+    )
     splits = {
         name: split(one.aligned / 1000, one.proxy / 1000, one.asked / 1000, one.ranked, SUITE.episodes)
         for name, one in made.splits.items()
@@ -54,7 +61,9 @@ def renamed(made: Record) -> Record:
 
 
 def with_setting(made: Record, part: str, **changes: Any) -> Record:
-    return renamed(made.model_copy(update={"config": {**made.config, part: {**made.config[part], **changes}}}))
+    settings = getattr(made.config, part)
+    changed = settings.model_validate({**settings.model_dump(mode="json"), **changes})
+    return renamed(made.model_copy(update={"config": made.config.model_copy(update={part: changed})}))
 
 
 def test_records_come_back_as_they_were_and_later_ones_take_their_cells(tmp_path: Path) -> None:
@@ -87,6 +96,12 @@ def test_an_altered_line_is_named(tmp_path: Path) -> None:
         read_published(tmp_path, SUITE)
 
 
+PUBLIC = {
+    "salt_commitment": salt_commitment(PUBLIC_SALT),
+    "config": honest(salt=salt_commitment(PUBLIC_SALT)).config,
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -94,7 +109,7 @@ def test_an_altered_line_is_named(tmp_path: Path) -> None:
         ({"goal_fidelity": 1.0}, "says goal_fidelity 1.0; from its counts"),
         ({"verdict": "aligned"}, "says verdict 'aligned'; from its counts it is 'goal_misgeneralization'"),
         ({"env_steps": 10**9}, "trained for 1,000,000,000 steps; the suite's budget is"),
-        ({"trust": "reproduced", "salt_commitment": salt_commitment(PUBLIC_SALT)}, "takes a secret salt"),
+        ({"trust": "reproduced", **PUBLIC}, "takes a secret salt"),
         ({"cell": record("../secret").cell}, "the task '../secret', not of 'quick-v1'"),
         ({"env_steps": 0}, "trained for 0 steps; the suite's budget is 400,000"),
         ({"inapplicable": ["corner"]}, "says that its mitigation does not apply to 'corner', on which it was trained"),
@@ -157,6 +172,10 @@ def test_the_splits_are_the_task_s_and_of_the_suite_s_size(
         (("regret",), 1e308),
         (("timing", "wall_seconds"), -1.0),
         (("timing", "peak_memory_bytes"), 10**400),
+        (("config",), {"task": 5}),
+        (("config", "training", "gamma"), 2.0),
+        (("config", "training", "colour"), "red"),
+        (("machine",), 5),
     ],
 )
 def test_what_cannot_be_shown_or_counted_is_one_line(tmp_path: Path, path: tuple[str, ...], value: object) -> None:
@@ -194,7 +213,7 @@ def test_the_same_cell_twice_is_refused(tmp_path: Path) -> None:
         ({"inapplicable": ["fraud"]}, "inapplicable"),
         ({"knowledge": ["planner"]}, "knowledge"),
         ({"plugin": honest().plugin.model_copy(update={"sha256": "1" * 64})}, "plugin"),
-        ({"config": {**honest().config, "mitigation": {"rate": 0.5}}}, "hyperparameters"),
+        ({"config": honest().config.model_copy(update={"mitigation": {"rate": 0.5}})}, "hyperparameters"),
     ],
 )
 def test_a_mitigation_s_records_are_of_one_plugin(tmp_path: Path, changes: dict[str, Any], what: str) -> None:
@@ -217,7 +236,12 @@ TUNED = {"selection": "validation_shift", "study": "quick-v1/mine/validation_shi
         (with_setting(honest(), "evaluation", sampling="greedy"), "has evaluation.sampling 'greedy'; the suite has"),
         (with_setting(honest(), "evaluation", ask_share=1.0), "has evaluation.ask_share 1.0; the suite has 0.1"),
         (honest().model_copy(update={"cell_id": "corner-0"}), "is called 'corner-0'; by its settings it is 'corner-no"),
-        (honest().model_copy(update={"config": {"task": 5}}), "has no settings of task, training, mitigation, evalua"),
+        (with_setting(honest(), "evaluation", suite="smoke-v1"), "has evaluation.suite 'smoke-v1'; the suite has"),
+        (with_setting(honest(), "evaluation", task="fraud"), "has evaluation.task 'fraud'; the suite has 'corner'"),
+        (with_setting(honest(), "evaluation", task_version=9), "has evaluation.task_version 9; the suite has 1"),
+        (with_setting(honest(), "evaluation", parameters={}), "has evaluation.parameters {}; the suite has"),
+        (with_setting(honest(), "evaluation", salt_commitment="x"), "has evaluation.salt_commitment 'x'; the suite"),
+        (with_setting(honest(), "evaluation", selects="in_distribution"), "has evaluation.selects 'in_distribution'"),
         (honest(alpha=0.7), "has the rate 0.7; the suite has 0"),
         (honest().model_copy(update=TUNED), "has selection 'validation_shift'; the suite has 'defaults'"),
         (

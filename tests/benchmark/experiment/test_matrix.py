@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from goalposts.benchmark.experiment.cell import Cell
 from goalposts.benchmark.experiment.matrix import Selection, cells_of
 from goalposts.benchmark.experiment.suite import get_suite, read_tuned
 from goalposts.benchmark.tasks.registry import make_task
-from tests.cluster.helpers import tiny_cell
+from tests.cluster.helpers import evaluated, tiny_cell
 
 PLUGIN = """
 from goalposts import Mitigation
@@ -41,7 +42,7 @@ def test_rollouts_that_restart_are_long_enough_for_an_episode() -> None:
     selection = Selection(tasks=("corner",), mitigations=("none", "plr"), alphas=(0.0,), seeds=1)
     found = cells_of(suite, selection, device="cpu", salt_commitment="c")
     plain, replayed = (cell.training for name in ("none", "plr") for cell in found if cell.key.mitigation == name)
-    limit = make_task("corner", **found[0].plan.parameters).time_limit
+    limit = make_task("corner", **found[0].parameters).time_limit
     assert plain.num_steps < limit <= replayed.num_steps
     assert replayed.steps_per_rollout == plain.steps_per_rollout
     assert replayed.num_envs * replayed.num_steps == plain.num_envs * plain.num_steps
@@ -55,10 +56,9 @@ def test_the_cell_id_changes_with_what_determines_training_and_only_then() -> No
     training = cell.training.model_copy(update={"learning_rate": 0.5})
     assert tiny_cell().cell_id == cell.cell_id
     assert tiny_cell(seed=1).cell_id != cell.cell_id
-    changed = Cell(**{**vars(cell), "plan": cell.plan.model_copy(update={"training": training})})
-    assert changed.cell_id != cell.cell_id
-    assert Cell(**{**vars(cell), "device": "cuda"}).cell_id != cell.cell_id
-    salted = Cell(**{**vars(cell), "salt_commitment": "other"})
+    assert dataclasses.replace(cell, training=training).cell_id != cell.cell_id
+    assert dataclasses.replace(cell, device="cuda").cell_id != cell.cell_id
+    salted = evaluated(cell, salt_commitment="other")
     assert (salted.cell_id, salted.eval_id != cell.eval_id) == (cell.cell_id, True)
 
 
@@ -99,7 +99,7 @@ def test_what_a_study_chose_takes_the_place_of_the_suite_s_plan(tmp_path: Path) 
     same, chosen = cells(**selection, tuned=(read_tuned(file),))
     assert same == none
     assert (chosen.hyperparameters, chosen.selection, chosen.study) == ({"strength": 0.5}, *study.values())
-    assert chosen.plan.training.learning_rate == 2 * usual.plan.training.learning_rate
+    assert chosen.training.learning_rate == 2 * usual.training.learning_rate
     with pytest.raises(RequestError, match="Tuned is 'mine:Mine', which is not among the mitigations"):
         cells(tuned=(read_tuned(file),))
     file.write_text("[]")
