@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from goalposts._gymnasium import register_with_gymnasium
 
 if TYPE_CHECKING:
+    from goalposts._cli.checking import check
     from goalposts.benchmark.agent import Agent
     from goalposts.benchmark.experiment.agents import load_agent
     from goalposts.benchmark.experiment.evaluation import evaluate
@@ -69,6 +70,7 @@ __all__ = [
     "Rollout",
     "SmallPlan",
     "Task",
+    "check",
     "distances",
     "evaluate",
     "load_agent",
@@ -82,6 +84,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _MODULES = {
+    "goalposts._cli.checking": ("check",),
     "goalposts.benchmark.agent": ("Agent",),
     "goalposts.benchmark.experiment.agents": ("load_agent",),
     "goalposts.benchmark.experiment.evaluation": ("evaluate",),
