@@ -94,7 +94,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "benchmark.tasks.vocabulary",
         *COMMON,
     ),
-    "goalposts/__init__.py": ("benchmark", "results.frames"),
+    "goalposts/__init__.py": ("goalposts._gymnasium",),
+    "goalposts/_gymnasium.py": ("benchmark.tasks.gymnasium_ids",),
     "goalposts/__main__.py": ("goalposts._cli.main",),
     "goalposts/_cli/": ("benchmark", "cluster", "results", "goalposts:", "goalposts._cli"),
 }
