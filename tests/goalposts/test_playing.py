@@ -22,9 +22,9 @@ from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.experiment import record as records
 from goalposts.benchmark.experiment.cell import Cell
 from goalposts.benchmark.experiment.matrix import Selection, cells_of
-from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
 from goalposts.benchmark.experiment.run_cell import make_trainer, run_cell, write_failure
 from goalposts.benchmark.experiment.suite import TaskPlan
+from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
 from goalposts.benchmark.randomness import generator
 from goalposts.benchmark.tasks.drawing import TILE_PIXELS
 from goalposts.benchmark.tasks.fraud import Fraud
