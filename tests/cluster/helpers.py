@@ -54,3 +54,10 @@ def record_json(cell: Cell, out: Path) -> dict[str, Any]:
     record: dict[str, Any] = json.loads(folder_of(cell, out).record.read_text())
     del record["timing"]
     return record
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Return size and times of everything in a folder, and of itself."""
+    paths = [folder, *folder.rglob("*")]
+    stats = {path.relative_to(folder).as_posix(): path.lstat() for path in paths}
+    return {name: (one.st_size, one.st_mtime_ns, one.st_ctime_ns) for name, one in stats.items()}
