@@ -1,4 +1,4 @@
-"""Tells Gymnasium the names of the built-in tasks; it asks at its own import, before any task is loaded."""
+"""Registers the built-in tasks with Gymnasium, which asks at its own import, before any task is loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def register_built_in() -> None:
 
 
 def register(gymnasium_id: str, task: str) -> None:
-    """Register a task, single and vectorized, unless it is registered.
+    """Register a task, single and vectorized, unless it is registered already.
 
     Args:
         gymnasium_id: such as ``goalposts/Corner-v1``.
