@@ -1,4 +1,4 @@
-"""An agent: a network with its mitigation's ``observe`` and ``act``. It knows no trainer, no learner and no Ray."""
+"""An agent: a network with its mitigation's ``observe`` and ``act``. It needs no trainer, no learner and no Ray."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Outputs(NamedTuple):
-    """What a network says of observations."""
+    """A network's outputs for observations."""
 
     logits: Tensor
     """``float32[n, num_actions]``"""
@@ -34,13 +34,13 @@ class Outputs(NamedTuple):
 
 
 class Agent:
-    """A trained policy that can be asked.
+    """A trained policy that can be queried.
 
     Args:
-        task: what it plays.
+        task: the task it plays.
         hooks: calls its mitigation's hooks.
-        network: its weights.
-        sampling: ``sampled`` as it was trained, or ``greedy``.
+        network: its network.
+        sampling: ``sampled`` as in training, or ``greedy``.
     """
 
     def __init__(self, task: Task[Any], hooks: Hooks, network: nn.Module, sampling: Sampling = "sampled") -> None:
@@ -53,12 +53,12 @@ class Agent:
         """Return logits and values.
 
         Args:
-            observations: ``[n, *observation_shape]``, as the task gives them.
-            told_goals: ``int64[n]``, for goal-conditioned agents; the aligned goal by default.
+            observations: ``[n, *observation_shape]``, as the task returns them.
+            told_goals: ``int64[n]``, for goal-conditioned agents. By default the aligned goal.
 
         Raises:
-            NonFiniteError: they hold NaN or infinity.
-            RequestError: the observations have another shape than the task's.
+            NonFiniteError: the outputs hold NaN or infinity.
+            RequestError: the observations do not have the task's shape.
         """
         outputs = self._outputs(observations, told_goals)
         return Outputs(outputs[LOGITS], outputs[VALUES])
@@ -69,13 +69,13 @@ class Agent:
         """Choose actions, ``int64[n]``, and the episodes that ask for help, ``bool[n]`` or None.
 
         Args:
-            observations: ``[n, *observation_shape]``, as the task gives them.
-            random: what actions are drawn from.
-            told_goals: ``int64[n]``, for goal-conditioned agents; the aligned goal by default.
+            observations: ``[n, *observation_shape]``, as the task returns them.
+            random: the generator for the actions.
+            told_goals: ``int64[n]``, for goal-conditioned agents. By default the aligned goal.
 
         Raises:
             NonFiniteError: the network's outputs hold NaN or infinity.
-            RequestError: the observations have another shape than the task's.
+            RequestError: the observations do not have the task's shape.
         """
         outputs = self._outputs(observations, told_goals)
         if self.sampling == "greedy":
@@ -84,16 +84,16 @@ class Agent:
         return self.hooks.act(outputs, random)
 
     def activations(self, observations: Tensor, told_goals: Tensor | None = None) -> dict[str, Tensor]:
-        """Return what every layer of the network's trunk puts out, by the layer's name, ``[n, ...]`` each.
+        """Return the outputs of every layer of the network's trunk by the layer's name, ``[n, ...]`` each.
 
-        A network without a part called ``trunk`` is taken as a whole.
+        If a network has no part called ``trunk``, all of its layers count.
 
         Args:
-            observations: ``[n, *observation_shape]``, as the task gives them.
-            told_goals: ``int64[n]``, for goal-conditioned agents; the aligned goal by default.
+            observations: ``[n, *observation_shape]``, as the task returns them.
+            told_goals: ``int64[n]``, for goal-conditioned agents. By default the aligned goal.
 
         Raises:
-            RequestError: the observations have another shape than the task's.
+            RequestError: the observations do not have the task's shape.
         """
         trunk = getattr(self.network, "trunk", self.network)
         found: dict[str, Tensor] = {}
@@ -111,7 +111,7 @@ class Agent:
         return found
 
     def policy(self, random: torch.Generator) -> Policy:
-        """Return the test-time policy, told the aligned goal."""
+        """Return the test-time policy. Its goal input is the aligned goal."""
         self.network.eval()
         return lambda observation: self.act(observation, random)
 
@@ -133,7 +133,7 @@ class Agent:
 
 
 class NoRollouts:
-    """Stands where a trainer would: an agent at test plays no rollouts."""
+    """Takes the place of a trainer: an agent at test time plays no extra rollouts."""
 
     def extra_rollout(self, levels: Levels) -> Rollout:
         """Refuse.
@@ -161,10 +161,10 @@ def build_agent(
     """Rebuild an agent from its weights.
 
     Args:
-        task: what it plays.
+        task: the task it plays.
         mitigation: a fresh instance.
         training: the settings that it was trained with.
-        weights: of the network.
+        weights: weights of the network.
         state: what the mitigation's ``state_dict`` returned.
         alpha: the disambiguation rate that it was trained at.
         sampling: how it chooses actions.
@@ -196,10 +196,10 @@ def build_network(hooks: Hooks, training: TrainingConfig, seed: int, device: tor
     """Return a mitigation's network with fresh weights.
 
     Args:
-        hooks: of the mitigation.
+        hooks: hooks of the mitigation.
         training: the settings of the network.
-        seed: of the initial weights.
-        device: where it is to be.
+        seed: seed of the initial weights.
+        device: device of the network.
 
     Raises:
         HookError: the mitigation returns no network that fits its task.

@@ -1,8 +1,8 @@
-"""The catalogue: what tasks and mitigations say of themselves, read without importing them.
+"""The catalogue: the descriptions of tasks and mitigations, read without importing them.
 
-Importing a task or a mitigation imports torch. So ``catalogue.json`` keeps the cards of the built-in ones, each with
-the hash of the file that it was made from. A card that is missing or out of date is made from the class itself.
-``python -m goalposts.benchmark.catalogue`` writes the file anew.
+Importing a task or a mitigation imports torch. So ``catalogue.json`` stores the cards of the built-in ones. Each card
+has the hash of the file that it was made from. A card that is missing or out of date is made from the class itself.
+``python -m goalposts.benchmark.catalogue`` rewrites the file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Card(BaseModel):
 
 
 class TaskCard(_Card):
-    """What a task says of itself."""
+    """The description of a task."""
 
     id: str
     version: int
@@ -44,7 +44,7 @@ class TaskCard(_Card):
 
     @property
     def gymnasium_id(self) -> str:
-        """What Gymnasium knows the task as."""
+        """The task's id in Gymnasium."""
         return f"goalposts/{self.class_name}-v{self.version}"
 
     @property
@@ -54,12 +54,12 @@ class TaskCard(_Card):
 
     @property
     def rankable_shifts(self) -> tuple[str, ...]:
-        """The shifts that may count for a score; none of a task that asks for a preference."""
+        """The shifts that may count for a score. A task that measures a preference has none."""
         return () if self.certificate_class == "preference" else self.shifts
 
 
 class MitigationCard(_Card):
-    """What a mitigation says of itself."""
+    """The description of a mitigation."""
 
     name: str
     version: str
@@ -69,7 +69,7 @@ class MitigationCard(_Card):
 
 
 def task_card(task_id: str) -> TaskCard | None:
-    """Return the card of an installed task; None where there is no such task."""
+    """Return the card of an installed task. None if there is no such task."""
     point = registered(TASKS).get(task_id)
     return None if point is None else _task_card(point)
 
@@ -80,7 +80,7 @@ def task_cards() -> dict[str, TaskCard]:
 
 
 def mitigation_cards(complain: Callable[[str], object]) -> dict[str, MitigationCard]:
-    """Return the cards of all installed mitigations, by name; ``complain`` of those that cannot be loaded."""
+    """Return the cards of all installed mitigations, by name. ``complain`` reports those that cannot be loaded."""
     cards = {}
     for name, point in registered(MITIGATIONS).items():
         try:
@@ -132,12 +132,12 @@ def fresh_mitigation_card(point: EntryPoint) -> MitigationCard:
 
 
 def kept_task_cards() -> dict[str, TaskCard]:
-    """Return the kept cards of tasks, whether they are up to date or not."""
+    """Return the stored cards of tasks, including outdated ones."""
     return {name: TaskCard.model_validate(card) for name, card in _catalogue()[TASKS].items()}
 
 
 def _kept(group: str, point: EntryPoint) -> Mapping[str, Any] | None:
-    """Return the kept card of an entry point, if it was made from the file that is there now."""
+    """Return the stored card of an entry point, if it was made from the present file."""
     card = _catalogue()[group].get(point.name)
     return card if card is not None and card["source"] == _source(point) else None
 
@@ -151,7 +151,7 @@ def _catalogue() -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _source(point: EntryPoint) -> str:
-    """Return the hash of an entry point's module, which is found without being imported; empty where there is none."""
+    """Return the hash of an entry point's module, without importing it. Empty if there is no such module."""
     try:
         spec = importlib.util.find_spec(point.module)
     except ImportError:
@@ -162,7 +162,7 @@ def _source(point: EntryPoint) -> str:
 
 
 def catalogue_text() -> str:
-    """Return what ``catalogue.json`` should hold: the cards of the built-in tasks and mitigations."""
+    """Return the correct content of ``catalogue.json``: the cards of the built-in tasks and mitigations."""
     makers: dict[str, Callable[[EntryPoint], _Card]] = {TASKS: fresh_task_card, MITIGATIONS: fresh_mitigation_card}
     catalogue = {
         group: {

@@ -1,4 +1,4 @@
-"""The exceptions that reach a user. Everything else is a bug and keeps its traceback."""
+"""The exceptions that reach a user. Any other exception is a bug and keeps its traceback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class GoalpostsError(Exception):
 
     Args:
         message: one line.
-        hook: the mitigation's hook that is at fault, where it is one and its name is known.
+        hook: name of the mitigation's hook at fault, if there is one and it is known.
     """
 
     def __init__(self, message: str = "", *, hook: str | None = None) -> None:
@@ -24,11 +24,11 @@ class GoalpostsError(Exception):
 
 
 class RequestError(GoalpostsError):
-    """The request is wrong. The message says what was wrong, the value, and how to mend it; exit code 2."""
+    """The request is wrong. The message says what was wrong, the value, and how to fix it. Exit code 2."""
 
 
 class MissingPackageError(RequestError):
-    """What was asked for needs a package that is not installed here."""
+    """The request needs a package that is not installed here."""
 
 
 class UndeclaredKnowledgeError(GoalpostsError):
@@ -40,7 +40,7 @@ class HookError(GoalpostsError):
 
 
 class NonFiniteError(GoalpostsError):
-    """A loss or an observation held NaN or infinity; the message names the tensor and the step.
+    """A loss or an observation held NaN or infinity. The message names the tensor and the step.
 
     Args:
         message: one line.
@@ -58,7 +58,7 @@ class CorruptFileError(GoalpostsError):
 
 
 def first_problem(error: Exception) -> str:
-    """Return what is wrong with data that could not be read; of a schema's many complaints, the first."""
+    """Return what is wrong with unreadable data. If a schema reports many problems, return the first."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -66,7 +66,7 @@ def first_problem(error: Exception) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> RequestError:
-    """Return the error for a name that is not registered, with the nearest one that is."""
+    """Return the error for a name that is not registered. It suggests the nearest registered name."""
     choices = sorted(known)
     near = difflib.get_close_matches(short(name), choices, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(choices)}."

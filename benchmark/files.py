@@ -1,7 +1,7 @@
-"""Small file operations that must not go wrong half way: atomic writes, bounded reads, checksums, locks.
+"""File operations that are safe against interruption: atomic writes, bounded reads, checksums, locks.
 
 The paths that a user gives may be links, for instance ``--out`` to a larger disk. Files and folders inside a run, a
-cell or a published folder are never followed if they are links, and a file must be a regular one.
+cell or a published folder are never followed if they are links. Files there must be regular.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _KINDS = {
 }
 _OPEN = {"read": os.O_RDONLY, "append": os.O_WRONLY | os.O_APPEND | os.O_CREAT}
 _HARMLESS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-"""Opening follows no link, waits for no other end of a pipe, and takes no terminal."""
+"""Opening a file follows no link, does not wait for the other end of a pipe, and takes no terminal."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace what ``path`` holds with ``content``: readers see the old or the new, never a part.
+    """Replace the content of ``path`` with ``content``. Readers see the old or the new content, never a part.
 
     Raises:
-        RequestError: ``path`` is there and is no regular file. It is left as it is.
+        RequestError: ``path`` exists and is not a regular file. It is left unchanged.
         OSError: the folder is missing or cannot be written, or the disk is full.
     """
     if os.path.lexists(path) and not stat.S_ISREG(mode := path.lstat().st_mode):
@@ -55,10 +55,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def own_folder(parent: Path, *names: str) -> Path:
-    """Return the folder ``parent/names[0]/names[1]/...``, made where it is missing; ``parent`` may be a link.
+    """Return the folder ``parent/names[0]/names[1]/...``, created if it is missing. ``parent`` may be a link.
 
     Raises:
-        RequestError: one of ``names`` is a link, or no folder.
+        RequestError: one of ``names`` is a link, or not a folder.
     """
     parent.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -72,11 +72,11 @@ def own_folder(parent: Path, *names: str) -> Path:
 
 
 def open_regular(path: Path, purpose: Literal["read", "append"] = "read") -> IO[bytes]:
-    """Open a regular file; where it is missing, ``append`` makes it.
+    """Open a regular file. If it is missing, ``append`` creates it.
 
     Raises:
         FileNotFoundError: it is missing.
-        CorruptFileError: it is a link or no regular file, or it cannot be opened.
+        CorruptFileError: it is a link or not a regular file, or it cannot be opened.
     """
     try:
         descriptor = os.open(path, _OPEN[purpose] | _HARMLESS, 0o666)
@@ -96,11 +96,11 @@ def open_regular(path: Path, purpose: Literal["read", "append"] = "read") -> IO[
 
 
 def read_regular(path: Path, most_bytes: int) -> bytes:
-    """Return what a regular file holds.
+    """Return the content of a regular file.
 
     Raises:
         FileNotFoundError: it is missing.
-        CorruptFileError: it is a link or no regular file, holds more than ``most_bytes``, or cannot be read.
+        CorruptFileError: it is a link or not a regular file, holds more than ``most_bytes``, or cannot be read.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -119,7 +119,7 @@ def read_regular_text(path: Path, most_bytes: int) -> str:
 
     Raises:
         FileNotFoundError: it is missing.
-        CorruptFileError: as :func:`read_regular`, or it is no UTF-8 text.
+        CorruptFileError: as :func:`read_regular`, or it is not UTF-8 text.
     """
     try:
         return read_regular(path, most_bytes).decode()
@@ -132,7 +132,7 @@ def file_sha256(path: Path) -> str:
 
     Raises:
         FileNotFoundError: it is missing.
-        CorruptFileError: it is a link or no regular file.
+        CorruptFileError: it is a link or not a regular file.
     """
     digest = hashlib.sha256()
     with open_regular(path) as file:
@@ -152,10 +152,10 @@ def set_aside(path: Path) -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``, waiting for it; the kernel releases it however the process ends.
+    """Hold an exclusive lock on ``path``, after waiting for it. The kernel releases it however the process ends.
 
     Raises:
-        CorruptFileError: it is a link or no regular file.
+        CorruptFileError: it is a link or not a regular file.
     """
     with open_regular(path, "append") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

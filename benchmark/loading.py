@@ -1,4 +1,4 @@
-"""Loads what users name on the command line: classes in files (``path.py:Class``), callables in modules."""
+"""Loads what users name on the command line: classes in files (``path.py:Class``) and callables in modules."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from goalposts.benchmark.errors import RequestError, unknown_name
 from goalposts.benchmark.plain import one_line
 
 TASKS, MITIGATIONS = "goalposts.tasks", "goalposts.mitigations"
-"""Entry-point groups of what can be registered."""
+"""Entry-point groups."""
 FILE_MODULE = "goalposts_plugin_"
-"""How the modules of files begin; the rest comes from the path."""
+"""Prefix of the names of modules that are loaded from files. The rest comes from the path."""
 
 
 @functools.cache
 def registered(group: str) -> dict[str, EntryPoint]:
-    """Return what is installed of an entry-point group, by name and in alphabetical order."""
+    """Return the installed entry points of a group, by name and in alphabetical order."""
     return {point.name: point for point in sorted(entry_points(group=group), key=lambda point: point.name)}
 
 
 def is_file(reference: str) -> bool:
-    """Return whether ``reference`` is meant as a file, not as a registered name or a module."""
+    """Return whether ``reference`` means a file, and not a registered name or a module."""
     return ".py" in reference
 
 
@@ -37,7 +37,7 @@ def load_from_file(reference: str, kind: str) -> tuple[Path, Any]:
     """Return the absolute path and the class that ``path.py:Class`` names.
 
     Args:
-        reference: what the user wrote.
+        reference: the user's text.
         kind: what it should be, for messages: ``Plugin`` and the like.
 
     Raises:
@@ -62,7 +62,7 @@ def load_from_file(reference: str, kind: str) -> tuple[Path, Any]:
 
 
 def load_from_module(reference: str, kind: str) -> Any:
-    """Return what ``module:callable`` names; modules of the working directory are found too.
+    """Return the object that ``module:callable`` names. Modules of the working directory are found too.
 
     Raises:
         RequestError: there is no such module or callable, or its import fails.
@@ -85,7 +85,7 @@ def load_from_module(reference: str, kind: str) -> Any:
 
 
 def import_point(point: EntryPoint, kind: str) -> Any:
-    """Return what an entry point names.
+    """Return the object that an entry point names.
 
     Raises:
         RequestError: its import fails.
@@ -112,7 +112,7 @@ def _import_file(path: Path, kind: str) -> ModuleType:
 
 
 def broken_import(kind: str, name: str, error: BaseException) -> RequestError:
-    """Return the error for a module of a user's that raised ``error`` when it was imported."""
+    """Return the error for a user's module that raised ``error`` when it was imported."""
     if isinstance(error, SystemExit):
         return RequestError(f"{kind} {name!r} ended the process at import (exit code {error.code or 0}); mend it.")
     return RequestError(f"{kind} {name!r} does not import ({type(error).__name__}: {one_line(error)}); mend it.")

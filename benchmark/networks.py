@@ -45,9 +45,9 @@ def conv(spec: ModuleSpec) -> nn.Sequential:
 
 
 def strided(spec: ModuleSpec) -> nn.Sequential:
-    """Return a trunk that is cheap on a processor core: convolutions of 6×6 at stride 4 and 3×3 at stride 2.
+    """Return a trunk that is cheap on a CPU core: convolutions of 6×6 at stride 4 and 3×3 at stride 2.
 
-    They have 32 and 64 channels times the width. At 32×32 pixels it takes a third of the time of three strided
+    They have 32 and 64 channels times the width. At 32×32 pixels the trunk takes a third of the time of three strided
     convolutions that begin at stride 2.
     """
     channels, height, width = _image(spec)
@@ -65,14 +65,14 @@ def strided(spec: ModuleSpec) -> nn.Sequential:
 
 
 def _halved(side: int) -> int:
-    """Return what a convolution of 3×3 at stride 2 leaves of a side."""
+    """Return the side after a convolution of 3×3 at stride 2."""
     return (side + 1) // 2
 
 
 class _Patches(nn.Module):
-    """A convolution whose stride is its size, as one matrix product; what comes out has its channels last in memory.
+    """A convolution whose stride is its size, as one matrix product. Its output has the channels last in memory.
 
-    On a processor core it takes a fraction of that convolution's time, and the next one is faster for the layout.
+    On a CPU core it takes a fraction of that convolution's time, and the layout makes the next convolution faster.
     """
 
     def __init__(self, channels: int, side: int, outputs: int) -> None:
@@ -90,11 +90,11 @@ class _Patches(nn.Module):
 
 
 def patches(spec: ModuleSpec) -> nn.Sequential:
-    """Return a trunk for a processor core: patches of 4×4 pixels, and a convolution of 3×3 at stride 2 over them.
+    """Return a trunk for a CPU core: patches of 4×4 pixels, and a convolution of 3×3 at stride 2 over them.
 
     They have 32 and 64 channels times the width. Patches do not overlap, as in the stem of ConvNeXt (Liu et al. 2022,
-    section 2.3); zeros fill up the last ones. An update takes .71 of the time of ``strided``, from which it is not told
-    apart by what it learns in 2.5 million steps of CoinRun.
+    section 2.3). Zeros pad the last ones. An update takes .71 of the time of ``strided``. After 2.5 million steps of
+    CoinRun, the two trunks show no measurable difference in what they learn.
     """
     channels, height, width = _image(spec)
     low, high = 32 * spec.width, 64 * spec.width
@@ -136,7 +136,7 @@ class _Residual(nn.Module):
 def impala(spec: ModuleSpec) -> nn.Sequential:
     """Return the large trunk of IMPALA (Espeholt et al. 2018, figure 3): 16, 32 and 32 channels times the width.
 
-    Procgen's agents have it too (Cobbe et al. 2020), with one dense layer of 256.
+    Procgen's agents use it too (Cobbe et al. 2020), with one dense layer of 256.
     """
     channels, height, width = _image(spec)
     layers: list[nn.Module] = []
@@ -155,7 +155,7 @@ def _image(spec: ModuleSpec) -> tuple[int, int, int]:
     """Return the observation's channels, height and width.
 
     Raises:
-        RequestError: it is no image.
+        RequestError: it is not an image.
     """
     if len(spec.observation_shape) != 3:
         raise RequestError(

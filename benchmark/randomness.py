@@ -1,4 +1,4 @@
-"""Generators keyed by identity: the seed of a stream is a hash of what the stream is for."""
+"""Generators keyed by identity: the seed of a stream is a hash of the stream's purpose."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Key = str | int | float
 
 
 def stream_seed(*key: Key) -> int:
-    """Return the 63-bit seed that belongs to ``key``; equal keys give equal seeds on every machine."""
+    """Return the 63-bit seed that belongs to ``key``. Equal keys give equal seeds on every machine."""
     digest = hashlib.sha256(json.dumps(list(key)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

@@ -1,4 +1,4 @@
-"""Files of JSON rows, one a line, such as ``metrics.jsonl``; what cannot be read in them is dropped."""
+"""Files of JSON rows, one per line, such as ``metrics.jsonl``. Unreadable rows are dropped."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from goalposts.benchmark.errors import CorruptFileError
 from goalposts.benchmark.files import open_regular, read_regular
 
 MOST_BYTES = 256 << 20
-"""Of a file of rows."""
+"""Largest size of a file of rows."""
 TAIL_BYTES = 4096
-"""Enough for the last rows."""
+"""Bytes read for the last rows."""
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the JSON objects in a file up to its first line that is none; of a missing file, none.
+    """Return the JSON objects in a file, up to the first line that is not one. If the file is missing, there are none.
 
     Raises:
-        CorruptFileError: it is a link or no regular file, or holds more than ``MOST_BYTES``.
+        CorruptFileError: it is a link or not a regular file, or holds more than ``MOST_BYTES``.
     """
     try:
         lines = read_regular(path, MOST_BYTES).splitlines()
@@ -36,7 +36,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def last_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the readable ones of a file's last rows, the last first; none if it is missing or no regular file."""
+    """Yield the readable rows at a file's end, the last first. None if it is missing or not a regular file."""
     try:
         with open_regular(path) as file:
             file.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""The source files of a plugin, and their hash: what determines a result beside its configuration."""
+"""The source files of a plugin, and their hash, which determines a result together with the configuration."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 from goalposts.benchmark.loading import FILE_MODULE
 
 OURS = "goalposts.mitigations"
-"""The folder of the built-in mitigations."""
+"""The package of the built-in mitigations."""
 FRAMEWORK = "goalposts.benchmark"
-"""What runs plugins, and is no part of any."""
+"""The package that runs plugins. It is not part of any plugin."""
 
 
 def source_files(cls: type, contract: type) -> dict[str, Path]:
-    """Return the Python files that make up a plugin, by the names that its hash knows them by.
+    """Return the Python files that make up a plugin, by their names in the plugin's hash.
 
-    They are the modules of the class and of its bases below ``contract``, with all that these import of their own
-    folder of plugins: for ours the folder ``mitigations``, for a lab's their package. The framework is never among
-    them.
+    They are the modules of the class and of its bases below ``contract``, and all modules that these import from their
+    own plugin package. For the built-in mitigations that is the folder ``mitigations``, for others their own package.
+    Modules of the framework are never included.
     """
     found: dict[str, Path] = {}
     for base in cls.__mro__[: cls.__mro__.index(contract)]:
@@ -39,7 +39,7 @@ def source_sha256(cls: type, contract: type) -> str:
 
 
 def files_sha256(files: dict[str, Path]) -> str:
-    """Return the hash of named files, whatever the order in which they are given."""
+    """Return the hash of named files, in any order."""
     digest = hashlib.sha256()
     for name, path in sorted(files.items()):
         digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -52,7 +52,7 @@ def _own_folder(module: str) -> str:
 
 
 def _add(module: str, folder: str, found: dict[str, Path]) -> None:
-    """Add ``module``, its parent packages and, again and again, what they import of ``folder`` to ``found``."""
+    """Add ``module``, its parent packages and, recursively, their imports from ``folder`` to ``found``."""
     within = module == folder or module.startswith(f"{folder}.")
     spec = importlib.util.find_spec(module) if within and module not in found else None
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
@@ -65,7 +65,7 @@ def _add(module: str, folder: str, found: dict[str, Path]) -> None:
 
 
 def _imported(path: Path, package: str) -> Collection[str]:
-    """Return what a file in ``package`` imports: names of modules, and of what may be modules."""
+    """Return the imports of a file in ``package``: names of modules, and names that may be modules."""
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):

@@ -13,20 +13,20 @@ from torch import Tensor
 from goalposts.benchmark.errors import CorruptFileError
 
 MOST_BYTES = 4 << 30
-"""Of a file that is read."""
+"""Largest size of a file that is read."""
 TENSOR_KEY = "__tensor__"
-"""Stands for a tensor in the tree of a state; no key of a state may be called so."""
+"""Marks a tensor in the tree of a state. It may not be a key of a state."""
 _TREE = "tree"
 
 
 def parse_tensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata that a safetensors file holds.
+    """Return the tensors and the metadata of a safetensors file.
 
     Raises:
-        CorruptFileError: ``content`` is no such file.
+        CorruptFileError: ``content`` is not such a file.
     """
     try:
-        # Copies: tensors of a buffer are not aligned, and matrix products on such round differently.
+        # Copy: tensors in a buffer are not aligned, and matrix products on unaligned tensors round differently.
         tensors = {name: tensor.clone() for name, tensor in load(content).items()}
     except (SafetensorError, KeyError) as error:
         raise CorruptFileError(f"it is no safetensors file ({error})") from error
@@ -45,11 +45,11 @@ def parse_state(content: bytes, only: Collection[str] | None = None) -> dict[str
     """Return the state that a file holds.
 
     Args:
-        content: of the file.
-        only: the keys of the state that are needed; all of them by default.
+        content: content of the file.
+        only: the keys of the state that are needed. By default all of them.
 
     Raises:
-        CorruptFileError: ``content`` is no such file.
+        CorruptFileError: ``content`` is not such a file.
     """
     tensors, metadata = parse_tensors(content)
     try:
@@ -60,7 +60,7 @@ def parse_state(content: bytes, only: Collection[str] | None = None) -> dict[str
 
 
 def _flattened(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """Return ``tree`` with each tensor moved into ``tensors`` and replaced by its path there, a JSON pointer."""
+    """Move each tensor of ``tree`` into ``tensors``. Return ``tree`` with their paths there, as JSON pointers."""
     if isinstance(tree, Tensor):
         tensors[path] = tree.detach().contiguous().cpu().clone()
         return {TENSOR_KEY: path}

@@ -1,4 +1,4 @@
-"""Connects to Ray: a private local instance by default, a running cluster by its address."""
+"""Connects to Ray: by default to a private local instance, or to a running cluster by its address."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from goalposts.benchmark.errors import GoalpostsError, RequestError
 
 CONNECT_SECONDS = 5.0
 PROBE_SECONDS = 22.0
-"""With the connection attempt they stay under the 30 seconds within which an unreachable address is reported."""
+"""Together with the connection attempt it stays under the 30 seconds for reporting an unreachable address."""
 
 _PROBE = """
 import sys, ray
@@ -33,10 +33,10 @@ except BaseException as error:
 
 
 def check_reachable(address: str) -> None:
-    """Find out, in bounded time, whether ``address`` is a Ray cluster of this version.
+    """Check within a time limit whether ``address`` is a Ray cluster of this version.
 
     Raises:
-        RequestError: it is unreachable, no Ray cluster, or of another version.
+        RequestError: it is unreachable, not a Ray cluster, or of another version.
     """
     if address not in ("auto", "local"):
         match = re.fullmatch(r"(?:ray://)?([^:/\s]+):(\d{1,5})", address)
@@ -74,7 +74,7 @@ def check_reachable(address: str) -> None:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Hold a connection to Ray; a local instance ends with it.
+    """Hold a connection to Ray. A local instance ends with it.
 
     Raises:
         RequestError: ``address`` is not a reachable cluster of this version.
@@ -90,13 +90,13 @@ def connected(address: str | None) -> Iterator[None]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
-    except SystemExit as ended:  # Of Ray's own handler of SIGTERM, until ours is back.
+    except SystemExit as ended:  # From Ray's own SIGTERM handler, until ours is back.
         raise KeyboardInterrupt from ended
     except (RuntimeError, ValueError, ConnectionError) as error:
         raise GoalpostsError(f"Ray could not start: {' '.join(str(error).split())[:300]}") from error
     try:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler ends the process in the midst of its work.
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler ends the process at once.
         yield
     finally:
         ray.shutdown()

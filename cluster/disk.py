@@ -1,4 +1,4 @@
-"""A cap on the disk that a run's output folder takes."""
+"""A limit on the disk space of a run's output folder."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ GIGABYTE = 10**9
 
 
 class DiskFullError(GoalpostsError):
-    """There is no room for the output folder to grow; what is written so far can be resumed."""
+    """The output folder has no room to grow. The files written so far can be resumed."""
 
 
 def used_bytes(folder: Path) -> int:
-    """Return the bytes that all files in ``folder`` hold together."""
+    """Return the total size of all files in ``folder`` in bytes."""
     total = 0
     for path in folder.rglob("*"):
         try:
             total += path.lstat().st_size if path.is_file() and not path.is_symlink() else 0
-        except FileNotFoundError:  # Written anew by a worker just now.
+        except FileNotFoundError:  # A worker is just replacing it.
             continue
     return total
 
@@ -35,13 +35,13 @@ def make_room(out: Path, finished: Iterable[CellFolder], most_bytes: int) -> lis
     Args:
         out: the output folder.
         finished: folders of finished cells.
-        most_bytes: the cap.
+        most_bytes: the limit.
 
     Returns:
         The names of the cells whose checkpoints were deleted.
 
     Raises:
-        DiskFullError: the folder takes more even without them.
+        DiskFullError: the folder exceeds the limit even without them.
     """
     used = used_bytes(out)
     deleted = []

@@ -1,4 +1,4 @@
-"""The driver: schedules cells as Ray tasks, follows their progress, retries the failed and survives the lost."""
+"""The driver: schedules cells as Ray tasks, follows their progress, retries failed cells and survives lost workers."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from goalposts.cluster.disk import DiskFullError, make_room
 MAX_ATTEMPTS = 3
 POLL_SECONDS = 0.5
 DISK_SECONDS = 30.0
-"""Between two looks at how much disk the output folder takes, where that is bounded."""
+"""Seconds between two checks of the output folder's size, if it is limited."""
 STALL_SECONDS = 900.0
-"""A cell whose metrics stand still for so long in training is ended and tried again."""
+"""A training cell whose metrics do not advance for this long is ended and retried."""
 EVALUATION_SECONDS = 7200.0
-"""The same where agents are evaluated: a game's reference policies may have to be played first."""
+"""The same limit during an evaluation, which may have to play a game's reference policies first."""
 
 
 @dataclasses.dataclass
 class Progress:
-    """What is known of one cell while the run goes on."""
+    """The known state of one cell during the run."""
 
     cell: Cell
     state: Literal["waiting", "running", "done", "failed"] = "waiting"
@@ -41,10 +41,10 @@ class Progress:
     steps_per_second: float = 0.0
     attempts: int = 0
     attempt: str = ""
-    """Names the last attempt."""
+    """Identifies the last attempt."""
     error: str | None = None
     moved_at: float = 0.0
-    """Monotonic time of the last change of ``env_steps``, or of the attempt's beginning."""
+    """Monotonic time of the last change of ``env_steps``, or of the attempt's start."""
 
 
 Observer = Callable[[Sequence[Progress]], None]
@@ -68,20 +68,20 @@ def run_cells(
     """Run every cell that has no current record.
 
     Args:
-        cells: what to run, in the order of scheduling.
+        cells: the cells, in the order of scheduling.
         run: the output folder, claimed by the caller.
-        salt: of the evaluation levels.
+        salt: salt of the evaluation levels.
         driver: the code and the libraries that every worker must have.
-        gpus_per_cell: share of a GPU each cell takes.
-        connect: returns the context manager that holds the connection to Ray; not called when nothing is to run.
+        gpus_per_cell: share of a GPU for each cell.
+        connect: returns the context manager that holds the connection to Ray. It is not called if no cell has to run.
         observe: called with the state of all cells at every poll.
         notify: called with messages for the user.
         finished: called once with the record of each cell that is done or has failed, cached ones first.
         checkpoint_seconds: least time between two checkpoints of a cell.
-        max_disk_bytes: what the folder may take; checkpoints of finished cells are deleted to stay below it.
+        max_disk_bytes: limit on the folder's size. Checkpoints of finished cells are deleted to stay below it.
 
     Raises:
-        DiskFullError: a disk ran full, or the folder grew past its bound. Everything else is stopped, and the run can
+        DiskFullError: a disk ran full, or the folder exceeded its limit. All other cells are stopped, and the run can
             be resumed.
     """
     progress = [Progress(cell) for cell in cells]
@@ -98,7 +98,7 @@ def run_cells(
     jobs = {entry.cell.cell_id: Job(entry.cell, run.path, salt, driver, checkpoint_seconds) for entry in waiting}
     with connect():
         _check_capacity(gpus_per_cell)
-        # Not by ``options``, with which Ray would let a process that holds one GPU go on with a cell meant for another.
+        # Do not use ``options``: with it, Ray would let a process that holds one GPU run a cell meant for another.
         remote = ray.remote(num_cpus=1, num_gpus=gpus_per_cell, max_retries=0)(run_cell)
 
         def submit(entry: Progress) -> Any:
@@ -147,7 +147,7 @@ def _make_room(progress: Sequence[Progress], run: RunFolder, most_bytes: int, no
 
 
 def _check_capacity(gpus_per_cell: float) -> None:
-    """Refuse a request that no node can ever meet; Ray would wait for such a node without a word.
+    """Refuse a request that no node can ever meet. Ray would wait for such a node without a message.
 
     Raises:
         RequestError: no node has a CPU and the share of a GPU for one cell.
@@ -177,7 +177,7 @@ def _result(reference: Any, cell: Cell, run: RunFolder) -> tuple[Outcome, Record
 
 
 def _settle(entry: Progress, outcome: Outcome, out: Path, notify: Notify) -> bool:
-    """Take over the outcome of an attempt; return whether the cell is to be tried again."""
+    """Process the outcome of an attempt. Return whether to retry the cell."""
     for notice in outcome.notices:
         notify(notice)
     if outcome.status == "disk_full":
@@ -199,7 +199,7 @@ def _settle(entry: Progress, outcome: Outcome, out: Path, notify: Notify) -> boo
 
 
 def _stalled(entry: Progress, run: RunFolder) -> bool:
-    """Read the cell's last metrics into ``entry``; return whether a running cell has stood still for too long."""
+    """Read the cell's last metrics into ``entry``. Return whether a running cell has stalled for too long."""
     now = time.monotonic()
     folder = run.cell(entry.cell.cell_id)
     attempt, doing = folder.attempt()

@@ -15,25 +15,25 @@ from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.training.loop import Trainer
 
 MEASURED_ITERATIONS = 2
-"""Iterations timed for a rate, after one that is not."""
+"""Timed iterations for a rate, after one that is not timed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """How long cells take to train on this machine, side by side."""
+    """The time to train cells in parallel on this machine."""
 
     rates: dict[str, float]
-    """Environment steps a second by task, of one cell alone that trains without a mitigation."""
+    """Environment steps per second by task, of one cell alone that trains without a mitigation."""
     env_steps: int
-    """Of all cells."""
+    """Total over all cells."""
     side_by_side: int
     """Cells that run at once."""
     wall_seconds: float
-    """Training alone."""
+    """Seconds of training alone."""
 
 
 def measured_rate(cell: Cell) -> float:
-    """Return the environment steps a second at which a cell trains here, without its mitigation."""
+    """Return the environment steps per second of a cell on this machine, without its mitigation."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -58,7 +58,7 @@ def measured_rate(cell: Cell) -> float:
 
 
 def estimate(cells: Sequence[Cell], gpus_per_cell: float) -> Estimate:
-    """Measure every task's rate, and return what it comes to for all ``cells``."""
+    """Measure every task's rate, and return the estimate for all ``cells``."""
     rates = {task: measured_rate(cell) for task, cell in {cell.key.task: cell for cell in cells}.items()}
     side_by_side = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if gpus_per_cell > 0:

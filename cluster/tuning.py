@@ -1,7 +1,7 @@
-"""Chooses hyperparameters with Optuna: a trial is a set of cells, which Ray runs as it runs those of a suite.
+"""Chooses hyperparameters with Optuna. A trial is a set of cells, which Ray runs like those of a suite.
 
-The test shifts have no part in it: a tuning cell is evaluated on levels of the training distribution and of the task's
-validation shift, none of which an evaluation can draw.
+The test shifts play no part in it. A tuning cell is evaluated on levels of the training distribution and of the task's
+validation shift. An evaluation can draw none of these levels.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from goalposts.benchmark.tasks.vocabulary import IN_DISTRIBUTION, VALIDATION_SHI
 from goalposts.benchmark.training.config import TRAINER_VERSION
 
 FACTOR = "factor_"
-"""How the names of these parameters begin, so that a mitigation's own may be called as it likes."""
+"""Prefix of the names of PPO's parameters, so that they cannot collide with a mitigation's own."""
 OUTCOME, PRUNED, FAILED = "outcome", "PRUNED", "FAIL"
-"""A trial's attribute that says what became of it: what it is worth, or a state of Optuna's by name."""
+"""A trial's attribute for its outcome: its value, or the name of one of Optuna's states."""
 TOGETHER = 4
-"""Trials that are begun at once. It is part of the study, so that its course does not depend on the machine."""
+"""Trials that start at once. It is part of the study, so that the study does not depend on the machine."""
 
 RunCells = Callable[[Sequence[Cell]], Mapping[str, Record]]
 """Runs cells and returns their records by cell id."""
@@ -44,7 +44,7 @@ RunCells = Callable[[Sequence[Cell]], Mapping[str, Record]]
 
 @dataclasses.dataclass(frozen=True)
 class StudyPlan:
-    """What is tuned, and on what."""
+    """The settings of a study: what is tuned, and on which cells."""
 
     suite: Suite
     plugin: LoadedPlugin
@@ -57,7 +57,7 @@ class StudyPlan:
 
     @property
     def space(self) -> dict[str, BaseDistribution]:
-        """Where each parameter is looked for."""
+        """Search range of each parameter."""
         space: dict[str, BaseDistribution] = {
             f"{FACTOR}{name}": FloatDistribution(low, high, log=True) for name, (low, high) in FACTORS.items()
         }
@@ -67,20 +67,20 @@ class StudyPlan:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The parameters of the first trial: those of the suite, and the mitigation's defaults where it has none."""
+        """Parameters of the first trial: those of the suite, or else the mitigation's defaults."""
         factors = {f"{FACTOR}{name}": self.own.factors.get(name, 1.0) for name in FACTORS}
         defaults = {**self.plugin.cls.defaults(), **self.own.hyperparameters, **factors}
         return {name: defaults[name] for name in self.space}
 
     @property
     def own(self) -> MitigationPlan:
-        """How the suite has the mitigation; a trial keeps what is not searched for."""
+        """The suite's plan for the mitigation. A trial keeps its settings that are not searched."""
         plans = (one for one in self.suite.mitigations if one.name == self.plugin.reference)
         return next(plans, MitigationPlan(name=self.plugin.reference))
 
     @property
     def study(self) -> str:
-        """The study's id: readable, and it ends in a hash of all that determines its course."""
+        """The study's id: a readable name that ends in a hash of everything that determines its course."""
         identity = {
             "cells": [[cell.cell_id for cell in step] for step in self.steps(self.defaults)],
             "space": {name: optuna.distributions.distribution_to_json(one) for name, one in self.space.items()},
@@ -90,7 +90,7 @@ class StudyPlan:
         return f"{self.suite.id}/{self.plugin.name}/{self.selection}/{content_sha256(identity)[:10]}"
 
     def mitigation(self, parameters: Mapping[str, Any]) -> MitigationPlan:
-        """Return how a suite would have ``parameters``: those of the mitigation, and PPO's factors."""
+        """Return ``parameters`` as a suite's plan: the mitigation's hyperparameters, and PPO's factors."""
         factors = {name.removeprefix(FACTOR): value for name, value in parameters.items() if name.startswith(FACTOR)}
         own = {name: value for name, value in parameters.items() if not name.startswith(FACTOR)}
         return MitigationPlan(
@@ -101,14 +101,15 @@ class StudyPlan:
         )
 
     def parameters(self, mitigation: MitigationPlan) -> dict[str, Any]:
-        """Return the parameters that :meth:`mitigation` made a plan of."""
+        """Return the parameters that :meth:`mitigation` turned into a plan."""
         factors = {f"{FACTOR}{name}": value for name, value in mitigation.factors.items()}
         return {name: value for name, value in {**factors, **mitigation.hyperparameters}.items() if name in self.space}
 
     def steps(self, parameters: Mapping[str, Any]) -> list[list[Cell]]:
-        """Return the cells of a trial, in the steps after which it may be pruned: one for each seed and task.
+        """Return the cells of a trial, grouped in steps: one for each seed and task.
 
-        They belong to a suite of another name, so that no seed of tuning is one of the suite's.
+        A trial may be pruned after each step. The cells belong to a suite with another name, so that no tuning seed is
+        one of the suite's seeds.
         """
         tuning = self.suite.model_copy(
             update={
@@ -153,7 +154,7 @@ def plan_tuning(
 
     Raises:
         RequestError: there is no such mitigation or task, a task has no validation shift, or the suite gives the
-            mitigation a hyperparameter outside of where it is searched for.
+            mitigation a hyperparameter outside its search range.
     """
     chosen = tuple(tasks) or tuple(plan.task for plan in suite.tasks)
     plan = StudyPlan(suite, load_plugin(mitigation), selection, chosen, tuple(alphas), seeds, device, salt_commitment)
@@ -182,11 +183,11 @@ def _lies_in(where: BaseDistribution, value: Any) -> bool:
 
 
 def objective(records: Sequence[Record], selection: Selects) -> float:
-    """Return what a trial is worth so far, over the cells of its steps.
+    """Return the value of a trial so far, over the cells of its steps.
 
-    On the validation shift it is the mean goal-fidelity score, of which an agent that does not pass the gate in
-    distribution has no more than 0, as on the leaderboard. In distribution it is 100 times the mean aligned rate, as a
-    share of the aligned reference's.
+    On the validation shift it is the mean goal-fidelity score. As on the leaderboard, an agent that fails the gate in
+    distribution scores at most 0. In distribution it is 100 times the mean ratio of the agent's aligned rate to the
+    aligned reference's.
     """
     return sum(_worth(record, selection) for record in records) / len(records)
 
@@ -204,25 +205,25 @@ def _worth(record: Record, selection: Selects) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """What a study has chosen."""
+    """The result of a study."""
 
     study: str
     trials: int
-    """That count: complete and pruned ones."""
+    """Trials that count: complete and pruned ones."""
     pruned: int
     value: float
-    """Of the best trial."""
+    """Value of the best trial."""
     default_value: float | None
-    """Of the first trial, which has the defaults; None if it was pruned or failed."""
+    """Value of the first trial, which has the defaults. None if it was pruned or failed."""
     plan: MitigationPlan
-    """As it goes into the suite."""
+    """The choice, in the form for a suite."""
 
 
 def open_study(plan: StudyPlan, folder: Path) -> optuna.Study:
-    """Return the study in ``folder``, a new one where there is none; a round that was interrupted is settled.
+    """Return the study in ``folder``, or a new one. An interrupted round is settled first.
 
-    If its outcomes were known, they are told. Otherwise its trials are given up and asked for again, with the same
-    parameters, and their cells have kept what was done.
+    If its outcomes were known, they are reported to Optuna. Otherwise its trials are marked as failed and asked for
+    again, with the same parameters. Their cells have kept their results.
 
     Raises:
         RequestError: the study cannot be read.
@@ -250,7 +251,7 @@ def open_study(plan: StudyPlan, folder: Path) -> optuna.Study:
 
 
 def _tell(study: optuna.Study, number: int, outcome: float | str) -> None:
-    """Tell a trial's outcome: what it is worth, ``PRUNED`` or ``FAILED``."""
+    """Report a trial's outcome to Optuna: its value, ``PRUNED`` or ``FAILED``."""
     if isinstance(outcome, str):
         study.tell(number, state=TrialState[outcome])
     else:
@@ -258,14 +259,14 @@ def _tell(study: optuna.Study, number: int, outcome: float | str) -> None:
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that count against the number asked for: complete and pruned ones."""
+    """Return the trials that count towards the requested number: complete and pruned ones."""
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
 def tune(
     plan: StudyPlan, study: optuna.Study, trials: int, run: RunCells, notify: Callable[[str], None] = lambda _line: None
 ) -> Tuned:
-    """Go on with ``study`` until it has ``trials`` trials that count, and return what it has chosen.
+    """Continue ``study`` until it has ``trials`` trials that count, and return its result.
 
     Raises:
         RequestError: no trial was completed.
@@ -287,9 +288,9 @@ def tune(
 
 
 def _round(plan: StudyPlan, study: optuna.Study, count: int, run: RunCells, notify: Callable[[str], None]) -> None:
-    """Begin ``count`` trials together and take them step by step; those pruned on the way count as well."""
+    """Start ``count`` trials together and run them step by step. Pruned trials count as well."""
     done = len(counted(study))
-    # Seeded anew, so that an interruption does not change what the rounds after it draw.
+    # A new seed for each round, so that an interruption does not change what later rounds draw.
     study.sampler = optuna.samplers.TPESampler(
         seed=stream_seed(plan.study, done) % 2**32, n_startup_trials=2 * TOGETHER
     )
@@ -318,7 +319,7 @@ def _round(plan: StudyPlan, study: optuna.Study, count: int, run: RunCells, noti
         trial.number: PRUNED if trial.number in pruned else objective(found[trial.number], plan.selection)
         for trial in asked
     }
-    # All are noted before the first is told, since a round of which a part is told draws otherwise.
+    # Record all outcomes before reporting the first one: a round with only some outcomes reported draws differently.
     for trial in asked:
         trial.set_user_attr(OUTCOME, outcomes[trial.number])
     for number, outcome in outcomes.items():

@@ -1,7 +1,7 @@
 """Goalposts: a benchmark of training mitigations for goal misgeneralization.
 
-This facade is all that plugins, tasks of one's own and notebooks need to import. What it offers is loaded when it is
-first used, so that the command line starts at once.
+Plugins, custom tasks and notebooks need to import only this facade. Its names are loaded on first use, so that the
+command line starts at once.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ _MODULES = {
     ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-"""Where each public name lives."""
+"""The module of each public name."""
 
 
 register_with_gymnasium()

@@ -1,1 +1,1 @@
-"""Experiments: suites, cells and how one is run, the run folder and the record."""
+"""Experiments: suites, cells and their execution, the run folder and the record."""

@@ -1,4 +1,4 @@
-"""Agents as files: loaded from a finished cell or a released file, and written as such a file."""
+"""Agents as files: loads one from a finished cell or a released file, and writes such a file."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from goalposts.benchmark.training import checkpoint
 from goalposts.benchmark.training.config import TrainingConfig
 
 NETWORK, MITIGATION = "network", "mitigation"
-"""Parts of an agent's state: the weights, and what its mitigation keeps."""
+"""Parts of an agent's state: the weights, and the state of its mitigation."""
 _FORMAT, _RECORD = "goalposts_agent", "record"
 FORMAT = "1"
-"""Of an agent's file."""
+"""Version of the format of an agent's file."""
 
 
 class TrainedAgent(Agent):
     """An agent with the record of its training.
 
     Args:
-        task: what it plays.
+        task: the task it plays.
         hooks: calls its mitigation's hooks.
-        network: its weights.
-        record: of the cell that it comes from.
+        network: its network.
+        record: record of the cell that it comes from.
         changed: whether the files of its mitigation have changed since.
     """
 
@@ -47,7 +47,7 @@ class TrainedAgent(Agent):
 
     @property
     def name(self) -> str:
-        """What it is called where episodes are shown."""
+        """Its name where episodes are shown."""
         key = self.record.cell
         return f"{key.mitigation} α={key.alpha:g} seed {key.seed}"
 
@@ -61,7 +61,7 @@ def load_agent(path: str | os.PathLike[str], *, task: str | None = None, mitigat
         mitigation: ``path.py:Class`` of its mitigation, if that is not registered.
 
     Raises:
-        RequestError: there is no agent, or it does not fit the code that is installed.
+        RequestError: there is no agent, or it does not fit the installed code.
     """
     place = Path(path)
     try:
@@ -109,7 +109,7 @@ def _from_file(path: Path) -> tuple[Record, dict[str, Any]]:
 
 
 def _from_folder(folder: Path) -> tuple[Record, dict[str, Any]]:
-    """Return the record of a cell that is done, and the state of its agent."""
+    """Return the record of a finished cell, and the state of its agent."""
     cell = CellFolder(folder)
     if not cell.record.exists():
         if found := sorted(one.name for one in (folder / "cells").glob("*") if CellFolder(one).record.exists()):

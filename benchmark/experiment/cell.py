@@ -1,4 +1,4 @@
-"""Cells: one training run and its evaluation each, with the identities that decide what must be computed again."""
+"""Cells: one training run with its evaluation, and the ids that decide what must be computed again."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from goalposts.benchmark.training.config import TRAINER_VERSION, TrainingConfig
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One training run and its evaluation, with all that determines them."""
+    """One training run and its evaluation, with everything that determines them."""
 
     key: CellKey
     task: str
     """The task's reference: its id, or ``path.py:Class``."""
     task_sha256: str | None
-    """Of the task's source files, if it is not built in."""
+    """Hash of the task's source files, if it is not built in."""
     training: TrainingConfig
     """With ``bf16`` and ``overlap`` resolved for the device."""
     reference: str
-    """The mitigation's: a registered name, or ``path.py:Class``."""
+    """The mitigation's reference: a registered name, or ``path.py:Class``."""
     hyperparameters: dict[str, Any]
     selection: Literal["defaults", "in_distribution", "validation_shift"]
     study: str | None
@@ -38,7 +38,7 @@ class Cell:
     plugin: Plugin
     knowledge: tuple[str, ...]
     fixed_rate: bool
-    """Whether the mitigation sets its own rate."""
+    """Whether the mitigation sets its own disambiguation rate."""
     inapplicable: tuple[str, ...]
     """Tasks of the suite to which the mitigation does not apply."""
     device: Literal["cpu", "cuda"]
@@ -46,12 +46,12 @@ class Cell:
 
     @property
     def cell_id(self) -> str:
-        """A readable name that ends in a hash of all that determines training."""
+        """A readable name that ends in a hash of everything that determines training."""
         return cell_id_of(self.key, self.config, self.plugin.sha256, self.device)
 
     @property
     def eval_id(self) -> str:
-        """A hash of all that determines the evaluation."""
+        """A hash of everything that determines the evaluation."""
         return eval_id_of(self.cell_id, self.evaluation)
 
     @property
@@ -61,7 +61,7 @@ class Cell:
 
     @property
     def config(self) -> Config:
-        """All settings, as they stand in the record."""
+        """All settings, as in the record."""
         task: dict[str, Any] = {"version": self.evaluation.task_version, "parameters": self.parameters}
         if self.task_sha256 is not None:
             task["sha256"] = self.task_sha256

@@ -1,6 +1,6 @@
-"""The conformance suite: holds a mitigation against the plugin contract, on small instances of the tasks.
+"""The conformance suite: checks a mitigation against the plugin contract, on small instances of the tasks.
 
-Every check runs the code that trains for real; it passes by returning, and fails by raising a one-line error.
+Every check runs the code that also trains. It passes by returning, and fails by raising a one-line error.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from goalposts.benchmark.training.loop import Trainer
 
 SIZES: dict[str, Any] = {"num_envs": 64, "num_steps": 8, "num_epochs": 1, "minibatch_size": 256, "hidden_sizes": (8,)}
 FEW_ITERATIONS = 6
-"""Of a run, on most tasks."""
+"""Iterations of a run on most tasks."""
 ITERATIONS = 40
-"""Of a long run: enough for the curricula to fill their buffers and go through all of their phases."""
+"""Iterations of a long run: enough for the curricula to fill their buffers and reach all of their phases."""
 INTERRUPTED = (1, 2, 4, 34, 35, 36, 37, 38)
-"""The iterations after which the resumed run stops and goes on from its checkpoint."""
+"""The iterations after which the resumed run stops and continues from its checkpoint."""
 GAME = "maze_corner"
-"""The Procgen task that takes the least time: its observations are bytes."""
+"""The fastest Procgen task, whose observations are bytes."""
 EPISODES = 8
-"""Evaluation episodes a split."""
+"""Evaluation episodes on each split."""
 
 ASKS: Mapping[Knowledge, Callable[[Context, Levels], Any]] = {
     Knowledge.LEVEL_GENERATOR: lambda context, levels: context.randomized_levels(1),
@@ -48,11 +48,11 @@ ASKS: Mapping[Knowledge, Callable[[Context, Levels], Any]] = {
     Knowledge.PROXY_GOALS: lambda context, levels: context.proxy_goals,
     Knowledge.PLANNER: lambda context, levels: context.optimal_return(levels),
 }
-"""What a context hands over only to those who declare it."""
+"""Requests that a context grants only to mitigations that declare the knowledge."""
 
 
 def tiny_plan(task: str) -> TaskPlan:
-    """Return how the suite trains the task with id or reference ``task``: by its small plan, only smaller."""
+    """Return how the conformance suite trains a task: by the task's small plan, made even smaller."""
     plan = small_plan(task)
     env_steps = ITERATIONS * SIZES["num_envs"] * SIZES["num_steps"]
     changes = {**SIZES, "env_steps": env_steps, "bf16": False, "overlap": False}
@@ -60,25 +60,25 @@ def tiny_plan(task: str) -> TaskPlan:
 
 
 def default_tasks() -> tuple[str, ...]:
-    """Return the tasks that are checked unless others are named: all tensor tasks, and one Procgen game."""
+    """Return the tasks that are checked by default: all tensor tasks, and one Procgen game."""
     return (*(plan.task for plan in get_suite("smoke").tasks), GAME)
 
 
 class Check(NamedTuple):
-    """One thing that a mitigation owes on one task and device."""
+    """One check of a mitigation on one task and device."""
 
     name: str
     run: Callable[[], None]
 
 
 class Conformance:
-    """A mitigation on one small task and device.
+    """Checks a mitigation on one small task and device.
 
     Args:
-        plugin: what is checked.
-        plan: of the task.
+        plugin: the plugin to check.
+        plan: plan of the task.
         device: ``cpu`` or ``cuda``.
-        iterations: of each run.
+        iterations: iterations of each run.
         hooks: calls the mitigation's hooks.
     """
 
@@ -97,12 +97,12 @@ class Conformance:
         self._hooks = hooks
         self._uses = plugin.cls.uses
         self._exact = device == "cpu"
-        """Whether equal runs end in equal bits."""
+        """Whether equal runs must have bit-identical results."""
         self._iterations = iterations
         self._trained: Trainer | None = None
 
     def checks(self) -> Iterator[Check]:
-        """Yield the checks; one that follows a failed one need not pass."""
+        """Yield the checks. A check after a failed one may fail as well."""
         yield Check("hooks", self.check_hooks)
         yield Check("training", self.check_training)
         if self._exact:
@@ -125,12 +125,12 @@ class Conformance:
         )
 
     def trained(self) -> Trainer:
-        """Return the run that has gone through undisturbed."""
+        """Return the uninterrupted run after its end."""
         assert self._trained is not None
         return self._trained
 
     def _run(self, interrupted: Collection[int] = ()) -> Trainer:
-        """Train, stopping after each of the ``interrupted`` iterations and going on in a fresh run."""
+        """Train. After each of the ``interrupted`` iterations, stop and continue in a fresh run."""
         trainer = self.trainer()
         for iteration in range(1, self._iterations + 1):
             if trainer.env_steps < self.plan.training.env_steps:
@@ -140,11 +140,10 @@ class Conformance:
         return trainer
 
     def check_hooks(self) -> None:
-        """Levels are valid and goals declared; what the agent sees of an observation depends on nothing else.
+        """Levels are valid, and goals are declared. The agent's input depends on the observation and its goal alone.
 
-        Neither levels nor observation are changed: both are still played.
-
-        What the other hooks return is looked at in training, wherever it is called.
+        Neither levels nor observation are changed, since both are still played. Training checks the results of the
+        other hooks whenever it calls them.
         """
         trainer = self.trainer()
         hooks, count = trainer.hooks, self.plan.training.num_envs
@@ -169,7 +168,7 @@ class Conformance:
             raise self._faulty("observe", "looked at other rows of the batch; let each depend on itself alone")
 
     def check_training(self) -> None:
-        """A run goes through."""
+        """A run completes."""
         self._trained = self._run()
 
     def check_seed(self) -> None:
@@ -182,14 +181,17 @@ class Conformance:
             )
 
     def check_resume(self) -> None:
-        """A run that is interrupted goes on from its checkpoint as if it had not been, on a CPU bit for bit."""
+        """An interrupted run continues from its checkpoint as if it had not stopped.
+
+        On a CPU the results are bit-identical.
+        """
         resumed = self._run(INTERRUPTED)
         where = difference(self.trained().state_dict(), resumed.state_dict())
         if where is not None and self._exact:
             raise self._faulty("state_dict", f"leaves something out: a resumed run differs in {where}")
 
     def _resumed(self, trainer: Trainer) -> Trainer:
-        """Return a fresh run that goes on from a checkpoint of ``trainer``."""
+        """Return a fresh run that continues from a checkpoint of ``trainer``."""
         fresh = self.trainer()
         with tempfile.TemporaryDirectory() as folder:
             checkpoint.save(Path(folder), trainer.state_dict(), trainer.env_steps)
@@ -203,7 +205,7 @@ class Conformance:
         return fresh
 
     def check_evaluation(self) -> None:
-        """An agent made from the checkpoint acts like the one that was trained, and plays on every split."""
+        """An agent rebuilt from the checkpoint acts like the trained one, and plays on every split."""
         resumed = self._resumed(self.trained())
         splits = [split for split in self.task.splits if split != BENIGN_SHIFT]
         random = torch.Generator().manual_seed(0)
@@ -215,12 +217,12 @@ class Conformance:
             raise self._faulty("act", "chooses otherwise in an agent that was loaded from a checkpoint")
 
     def _returns(self, trainer: Trainer, levels: Levels) -> Tensor:
-        """Return what the agent of ``trainer`` earns on each level, ``float64[num_levels]``."""
+        """Return the returns of the agent of ``trainer`` on each level, ``float64[num_levels]``."""
         policy = trainer.agent("sampled").policy(torch.Generator(self.device).manual_seed(0))
         return play(self.task, levels, lambda _env: policy, device=self.device).discounted_return
 
     def check_knowledge(self) -> None:
-        """What was declared before is what was asked for, and the context refuses all else."""
+        """The mitigation asks only for declared knowledge, and the context refuses everything else."""
         mitigation = self.trained().hooks.mitigation
         uses = type(mitigation).uses
         if uses != self._uses or mitigation.uses != self._uses:
@@ -251,7 +253,10 @@ class Conformance:
         return f" It overrides {', '.join(hooks)}." if hooks else ""
 
     def explained(self, error: Exception) -> str:
-        """Return one line on why a check failed: errors that name no hook get the place, and the hooks in question."""
+        """Return one line on why a check failed.
+
+        If the error names no hook, add its place and the hooks it may come from.
+        """
         message = one_line(error)
         if not isinstance(error, GoalpostsError):
             places = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__) if self._owns(frame)]
@@ -273,9 +278,9 @@ HOOKS = (
     "sample_levels", "goals", "observe", "relabel", "after_rollout", "sample_weights", "batch_columns",
     "build_module", "extra_loss", "act", "state_dict", "load_state_dict",
 )  # fmt: skip
-"""The hooks that an error which names none may come from."""
+"""The hooks that an error without a hook's name may come from."""
 UNSEEN = ("build_module", "extra_loss")
-"""Those of them whose NaN may show first in a gradient; what the others return is looked at."""
+"""The hooks whose NaN may first show in a gradient. The results of the others are checked directly."""
 
 
 def _hands_over(ask: Callable[[Context, Levels], Any], context: Context, levels: Levels) -> bool:
@@ -287,9 +292,9 @@ def _hands_over(ask: Callable[[Context, Levels], Any], context: Context, levels:
 
 
 def difference(first: Any, second: Any) -> str | None:
-    """Return where two states differ first, such as ``['buffer']['scores']``; None where they are equal.
+    """Return the first place where two states differ, such as ``['buffer']['scores']``. None if they are equal.
 
-    Numbers and tensors must agree bit for bit, wherever they lie; lists equal tuples, as checkpoints have it.
+    Numbers and tensors must agree bit for bit, on any device. Lists equal tuples, as in checkpoints.
     """
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         if set(map(str, first)) != set(map(str, second)):

@@ -1,4 +1,4 @@
-"""Evaluates one policy as the agents of a suite are evaluated: an agent of ours, or any function of observations."""
+"""Evaluates one policy like the agents of a suite. It is an agent of ours, or any function of observations."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ from goalposts.benchmark.tasks.task import Task
 from goalposts.benchmark.tasks.vocabulary import PLANNING_GAMMA
 
 EPISODES = 1024
-"""Evaluation episodes a split, where no suite says otherwise."""
+"""Evaluation episodes on each split, unless a suite sets another number."""
 LEVELS = "levels"
 """The name of the one split of a level file."""
 OWN = "evaluate"
-"""What stands for the suite in the key of the levels, where no suite is named."""
+"""Stands for the suite in the key of the levels if no suite is named."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What was found about one policy."""
+    """The results of one policy."""
 
     task: str
     version: int
     parameters: dict[str, Any]
     policy: str
     suite: str | None
-    """Whose levels were played."""
+    """The suite whose levels were played."""
     salt_commitment: str
     splits: dict[str, SplitResult]
-    """By name; a level file is one split, ``levels``."""
+    """Results by split. A level file is one split, ``levels``."""
     capability: float | None
     goal_fidelity: float | None
     score: float | None
     verdict: str | None
     equals_record: bool | None = None
-    """Whether the counts equal those of the agent's record; None where they are of other levels."""
+    """Whether the counts equal those of the agent's record. None if they are of other levels."""
 
     def json(self) -> dict[str, Any]:
         """Return the evaluation as JSON values."""
@@ -78,13 +78,13 @@ def evaluate(
 
     Args:
         policy: an agent, or a function from an array of observations to actions.
-        task: an id or ``path.py:Class``; by default the agent's own.
-        suite: take parameters, number of episodes and levels of this suite. An agent that has a record is evaluated as
-            its record was, unless something else is asked for.
-        parameters: of the task; they replace the suite's.
+        task: an id or ``path.py:Class``. By default it is the agent's own.
+        suite: use parameters, number of episodes and levels of this suite. By default an agent with a record is
+            evaluated as in its record.
+        parameters: parameters of the task. They replace the suite's.
         levels: play on the levels of this file instead.
-        episodes: of each split, at least 1.
-        name: what to call the policy.
+        episodes: episodes on each split, at least 1.
+        name: name of the policy.
 
     Raises:
         CorruptFileError: the level file cannot be read, or holds other levels.

@@ -1,4 +1,4 @@
-"""The matrix of a suite: which cells the chosen part of it consists of."""
+"""The matrix of a suite: the cells of its selected part."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from goalposts.benchmark.training.precision import native_bf16
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """The part of a suite that is asked for; empty tuples mean all of it."""
+    """The requested part of a suite. Empty tuples mean all of it."""
 
     tasks: tuple[str, ...] = ()
     mitigations: tuple[str, ...] = ()
     alphas: tuple[float, ...] = ()
     seeds: int | None = None
     tuned: tuple[MitigationPlan, ...] = ()
-    """What studies chose, in place of the suite's plans for these mitigations."""
+    """Choices of studies, which replace the suite's plans for these mitigations."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _PlannedTask:
-    """A task as a suite builds and trains it."""
+    """A task as the suite builds and trains it."""
 
     plan: TaskPlan
     loaded: LoadedTask
@@ -46,7 +46,7 @@ def _planned(plan: TaskPlan) -> _PlannedTask:
 
 
 def _chosen_tasks(suite: Suite, references: Sequence[str]) -> tuple[list[_PlannedTask], list[_PlannedTask]]:
-    """Return the suite's tasks and the chosen ones. A task that the suite lacks is trained by its own small plan."""
+    """Return the suite's tasks and the chosen ones. Tasks outside the suite are trained by their own small plans."""
     own = [_planned(plan) for plan in suite.tasks]
     by_name = {planned.plan.task: planned for planned in own}
     for reference in dict.fromkeys(references):
@@ -84,14 +84,14 @@ def cells_of(
 ) -> list[Cell]:
     """Return the cells of the chosen part of ``suite``, the most expensive first.
 
-    A task to which a mitigation does not apply has no cell of it.
+    A task has no cell of a mitigation that does not apply to it.
 
     Args:
         suite: the matrix.
         selection: the part of it.
         device: where cells are trained.
-        salt_commitment: names the salt of the evaluation levels.
-        selects: for tuning: what is evaluated instead of the splits.
+        salt_commitment: identifies the salt of the evaluation levels.
+        selects: for tuning: the levels to evaluate on, in place of the splits.
 
     Raises:
         RequestError: an unknown task or mitigation, seeds below 1, a rate outside [0, 1], or a mitigation that applies
@@ -180,7 +180,7 @@ def _cell(
 def _resolved(
     training: TrainingConfig, mitigation: MitigationPlan, plugin: LoadedPlugin, task: Task[Any], device: str
 ) -> TrainingConfig:
-    """Return the settings for a device and a mitigation, with what tuning changed."""
+    """Return the settings for a device and a mitigation, including the changes from tuning."""
     changes: dict[str, Any] = {
         "bf16": training.bf16 and native_bf16(device),
         "overlap": training.overlap and device == "cuda",
@@ -192,9 +192,9 @@ def _resolved(
 
 
 def _whole_episodes(training: TrainingConfig, task: Task[Any]) -> dict[str, float]:
-    """Return the sizes of rollouts that restart: as many steps, but long enough for a whole episode.
+    """Return sizes for rollouts that restart: the same number of steps in total, but long enough for a whole episode.
 
-    Otherwise nothing that comes later in a level is ever played.
+    Otherwise the later part of a level is never played.
     """
     num_steps, num_envs = training.num_steps, training.num_envs
     while num_steps < task.time_limit and num_envs % 2 == 0:

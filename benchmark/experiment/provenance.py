@@ -18,26 +18,26 @@ from goalposts.benchmark.sources import files_sha256
 PACKAGE = Path(__file__).parents[2]
 """The folder of the package ``goalposts``."""
 LIBRARIES = ("goalposts", "numpy", "ray", "safetensors", "scipy", "torch")
-"""What has a part in a result."""
+"""Libraries that affect a result."""
 ALIKE = ("goalposts", "torch")
-"""Of these, what must be the same on the driver and on its workers."""
+"""Libraries that must have equal versions on the driver and its workers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Where a result comes from."""
+    """The origin of a result."""
 
     versions: dict[str, str]
     commit: Commit
     source_sha256: str
-    """Of Goalposts' own source files."""
+    """Hash of Goalposts' own source files."""
     machine: Machine
 
     def check_like(self, driver: Provenance) -> None:
         """Refuse to work for a driver that runs other code.
 
         Raises:
-            GoalpostsError: Goalposts or torch differs; both sides are named.
+            GoalpostsError: Goalposts or torch differs. The message names both sides.
         """
         pairs = {name: (self.versions[name], driver.versions[name]) for name in ALIKE}
         pairs["the source of goalposts"] = (self.source_sha256[:12], driver.source_sha256[:12])
@@ -51,7 +51,7 @@ class Provenance:
 
 @functools.cache
 def provenance(device: str) -> Provenance:
-    """Return the provenance of what this process computes on ``device``, ``cpu`` or ``cuda``."""
+    """Return the provenance of results that this process computes on ``device``, ``cpu`` or ``cuda``."""
     return Provenance(
         versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         commit=_commit(),
@@ -71,7 +71,7 @@ def package_sha256(package: Path) -> str:
 
 
 def _commit() -> Commit:
-    """Return the commit of the source tree and whether it is clean; nulls where this file is in no repository."""
+    """Return the commit of the source tree and whether it is clean. Nulls if this file is in no repository."""
     here = Path(__file__).resolve()
     git = ["git", "-C", str(here.parent)]
     try:
@@ -84,7 +84,7 @@ def _commit() -> Commit:
 
 
 def _processor() -> str:
-    """Return the name of the processor's type."""
+    """Return the model name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

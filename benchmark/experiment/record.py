@@ -1,4 +1,4 @@
-"""The record: the JSON file that keeps one cell's result, its schema, atomic write and validated read."""
+"""The record: the JSON file with one cell's result, its schema, atomic write and validated read."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from goalposts.benchmark.plain import NAME, fault_of
 from goalposts.benchmark.training.config import TrainingConfig
 
 MOST_BYTES = 16 * 1024 * 1024
-"""Of a record's file; the largest of ours have some thousand."""
+"""Largest size of a record's file. The largest records so far have a few thousand bytes."""
 
 
 class CellKey(Frozen):
-    """What a cell is."""
+    """The coordinates of a cell."""
 
     suite: str
     task: str
@@ -33,7 +33,7 @@ class CellKey(Frozen):
 
 
 class Plugin(Frozen):
-    """Where the mitigation came from."""
+    """The origin of the mitigation."""
 
     version: str
     author: str
@@ -43,22 +43,22 @@ class Plugin(Frozen):
 
 
 class Commit(Frozen):
-    """The state of the source tree; null where the code runs from no repository."""
+    """The state of the source tree. Null if the code runs from no repository."""
 
     id: str | None
     clean: bool | None
 
 
 class Machine(Frozen):
-    """What trained: equal code comes out otherwise on another type of processor."""
+    """The machine that trained. Equal code gives different results on another type of CPU."""
 
     processor: str
     gpu: str | None
-    """The name of the GPU; null where none was used."""
+    """The name of the GPU. Null if none was used."""
 
 
 class _AsGiven(Frozen):
-    """Keeps the fields that were given, and adds no defaults: what is hashed must stay what it was."""
+    """Keeps only the given fields and adds no defaults, so that the hashed content stays the same."""
 
     @model_serializer(mode="wrap")
     def _given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -70,9 +70,9 @@ class TaskSettings(_AsGiven):
 
     version: int
     parameters: dict[str, Any]
-    """The task's own, without those left at their defaults."""
+    """The task's own parameters, without defaults."""
     sha256: str | None = None
-    """Of the source files, for a task that is not built in."""
+    """Hash of the source files, for a task that is not built in."""
 
 
 class TrainingSettings(_AsGiven, TrainingConfig):
@@ -95,11 +95,11 @@ class Timing(Frozen):
     """The only part of a record that may differ between equal runs."""
 
     wall_seconds: float | None = Field(ge=0)
-    """Of the training, over all attempts, and of the last evaluation; null where it is not known."""
+    """Seconds of the training, over all attempts, and of the last evaluation. Null if unknown."""
     steps_per_second: float | None = Field(ge=0)
-    """Of the training."""
+    """Environment steps per second of training."""
     peak_memory_bytes: int = Field(ge=0)
-    """Of the GPU's memory where it trained on one, else of the process, which may have run other cells before."""
+    """Peak of the GPU's memory if it trained on one, else of the process, which may have run other cells before."""
     record_sha256: str = ""
     """SHA-256 of the record as canonical JSON with this field empty."""
 
@@ -120,26 +120,26 @@ class Record(Frozen):
     knowledge: list[str]
     selection: Literal["defaults", "in_distribution", "validation_shift"]
     study: str | None = None
-    """The id of the study that chose its hyperparameters; null where nobody tuned them."""
+    """The id of the study that chose its hyperparameters. Null without tuning."""
     fixed_rate: bool
-    """Whether the mitigation sets its own disambiguation rate, so that its cell stands at every rate of the suite."""
+    """Whether the mitigation sets its own disambiguation rate. Its cell then counts at every rate of the suite."""
     inapplicable: list[str]
     """Tasks of the suite to which the mitigation does not apply."""
     trust: Literal["self_reported", "reproduced"]
     plugin: Plugin
     versions: dict[str, str]
-    """Of the software, on the worker that trained."""
+    """Versions of the software on the worker that trained."""
     commit: Commit
     source_sha256: str | None
-    """Of Goalposts' own source files on that worker; null in records from before version 3."""
+    """Hash of Goalposts' own source files on that worker. Null in records from before version 3."""
     machine: Machine | None
-    """That worker; null in records from before version 3."""
+    """That worker. Null in records from before version 3."""
     config: Config
     salt_commitment: str
     sampling: Sampling
     splits: dict[str, SplitResult]
     series: list[Milestone] = Field(default_factory=list)
-    """In the order of training, without its end; empty where the suite asks for none."""
+    """In the order of training, without its end. Empty if the suite has no milestones."""
     regret: float | None
     capability: float | None
     goal_fidelity: float | None
@@ -150,7 +150,7 @@ class Record(Frozen):
 
 
 def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:
-    """Add what version 1 left to the installed mitigations to say, as it was of those in its suites."""
+    """Add fields that version 1 read from the installed mitigations, with their values in its suites."""
     mitigation = data["cell"]["mitigation"]
     games = ["coinrun", "maze_corner", "heist_sprites"]
     inapplicable = {
@@ -167,7 +167,7 @@ def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_version_2(data: dict[str, Any]) -> dict[str, Any]:
-    """Gather what determined the evaluation in one plan; where the cell was trained is not known."""
+    """Collect the settings of the evaluation in one plan. The machine that trained is unknown."""
     cell, config = data["cell"], data["config"]
     plan = {
         **config["evaluation"],
@@ -189,11 +189,11 @@ def _from_version_2(data: dict[str, Any]) -> dict[str, Any]:
 
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_version_1, 2: _from_version_2}
-"""One function for each older schema version, which turns its JSON into that of the next."""
+"""One function for each older schema version. It converts that version's JSON to the next version's."""
 
 
 def cell_id_of(cell: CellKey, config: Config, plugin_sha256: str, device: str) -> str:
-    """Return the id of a cell: a readable name that ends in a hash of all that determines training."""
+    """Return the id of a cell: a readable name that ends in a hash of everything that determines training."""
     identity = {
         "key": cell.model_dump(mode="json"),
         "config": config.model_dump(mode="json", exclude={"evaluation"}),
@@ -205,7 +205,7 @@ def cell_id_of(cell: CellKey, config: Config, plugin_sha256: str, device: str) -
 
 
 def eval_id_of(cell_id: str, plan: EvaluationPlan) -> str:
-    """Return the hash of all that determines a cell's evaluation."""
+    """Return the hash of everything that determines a cell's evaluation."""
     return content_sha256({"cell_id": cell_id, "plan": plan.id})[:16]
 
 
@@ -214,7 +214,7 @@ def _checksum(data: dict[str, Any]) -> str:
 
 
 def to_json(record: Record) -> str:
-    """Return the record as one line of canonical JSON, its checksum filled in."""
+    """Return the record as one line of canonical JSON, including its checksum."""
     data = record.model_dump(mode="json")
     data["timing"]["record_sha256"] = _checksum(data)
     return canonical_json(data)
@@ -224,7 +224,7 @@ def from_json(text: str, source: str) -> Record:
     """Parse and validate one record.
 
     Raises:
-        CorruptFileError: the text is no valid record, or does not match its checksum; ``source`` is named.
+        CorruptFileError: the text is no valid record, or does not match its checksum. The message names ``source``.
     """
     try:
         data = json.loads(text)

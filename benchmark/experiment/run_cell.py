@@ -1,4 +1,4 @@
-"""Runs one cell in the process it is called in: train or resume, evaluate, write the record."""
+"""Runs one cell in the calling process: trains or resumes, evaluates, and writes the record."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ from goalposts.benchmark.training import checkpoint
 from goalposts.benchmark.training.loop import Trainer
 
 EVALUATES = "evaluates"
-"""What an attempt notes while it evaluates."""
+"""The note of an attempt while it evaluates."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A cell with what the driver knows and the worker needs."""
+    """A cell with the driver's settings for the worker."""
 
     cell: Cell
     out: Path
     salt: str
     driver: Provenance
-    """Of the process that starts the run; the worker must be like it."""
+    """Provenance of the process that starts the run. The worker's must match it."""
     checkpoint_seconds: float
     attempt: str = ""
-    """Names this attempt; the worker notes it when it begins."""
+    """Identifies this attempt. The worker notes it at the start."""
 
     @property
     def folder(self) -> CellFolder:
@@ -69,18 +69,18 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a cell."""
+    """The outcome of running a cell."""
 
     status: Literal["done", "failed", "disk_full"]
     error: str | None = None
     notices: tuple[str, ...] = ()
-    """What the user should know, such as a corrupt file that was set aside."""
+    """Messages for the user, such as a corrupt file that was set aside."""
 
 
 def finished_record(cell: Cell, run: RunFolder) -> tuple[Record | None, str | None]:
-    """Return the cell's record if it is done and current; and a notice if a damaged file was set aside.
+    """Return the cell's record if it is finished and current, and a notice if a damaged file was set aside.
 
-    A cell whose checkpoint was deleted keeps its record; one whose checkpoint is damaged does not.
+    A cell whose checkpoint was deleted keeps its record. A cell whose checkpoint is damaged loses it.
     """
     folder = run.cell(cell.cell_id)
     try:
@@ -105,9 +105,9 @@ def finished_record(cell: Cell, run: RunFolder) -> tuple[Record | None, str | No
 
 
 def run_cell(job: Job) -> Outcome:
-    """Run a cell to its record; every failure becomes an outcome, so that none hides another."""
+    """Run a cell to its record. Every failure becomes an outcome, so that none hides another."""
     torch.set_num_threads(1)
-    torch.backends.cudnn.allow_tf32 = False  # Where a record says float32, it was.
+    torch.backends.cudnn.allow_tf32 = False  # If a record says float32, it was float32.
     notices: list[str] = []
     try:
         folder = RunFolder(job.out).new_cell(job.cell.cell_id)
@@ -166,10 +166,10 @@ def _run(job: Job, folder: CellFolder, notices: list[str]) -> None:
 
 
 def make_trainer(cell: Cell) -> Trainer:
-    """Return the cell's trainer, before its first step.
+    """Return the cell's trainer before its first step.
 
     Raises:
-        GoalpostsError: the files of the task or of the mitigation are not those that the run began with.
+        GoalpostsError: the files of the task or the mitigation have changed since the run began.
     """
     task, plugin = load_task(cell.task), load_plugin(cell.reference)
     for name, found, wanted in (
@@ -193,7 +193,7 @@ def make_trainer(cell: Cell) -> Trainer:
 
 
 def evaluate(job: Job, trainer: Trainer, digest: str) -> Record:
-    """Evaluate the trained agent, write its episodes, and return its record with the milestones that it passed."""
+    """Evaluate the trained agent and write its episodes. Return its record, including the milestones it passed."""
     job.folder.note_attempt(job.attempt, EVALUATES)
     prepared = _prepared(job)
     episodes = _play(job, trainer, prepared.levels, "evaluation")
@@ -212,7 +212,7 @@ def evaluate(job: Job, trainer: Trainer, digest: str) -> Record:
 
 
 def evaluate_milestone(job: Job, trainer: Trainer) -> Milestone:
-    """Evaluate an agent in training on the first levels of each split; its training goes on as if nothing was."""
+    """Evaluate an agent during training on the first levels of each split. This does not affect its training."""
     job.folder.note_attempt(job.attempt, EVALUATES)
     chosen = _prepared(job).first(job.cell.evaluation.milestone_episodes)
     episodes = _play(job, trainer, chosen, f"milestone {trainer.env_steps}")
@@ -221,12 +221,12 @@ def evaluate_milestone(job: Job, trainer: Trainer) -> Milestone:
 
 
 _PREPARED: OrderedDict[str, Prepared] = OrderedDict()
-"""Evaluation sets of this process by the ids of their plans, the last used last."""
+"""Cache of this process: evaluation sets by the ids of their plans, the last used last."""
 MOST_PREPARED = 8
 
 
 def _prepared(job: Job) -> Prepared:
-    """Return the cell's evaluation set, drawn once a process."""
+    """Return the cell's evaluation set, drawn once per process."""
     cell, plan = job.cell, job.cell.evaluation
     if plan.id not in _PREPARED:
         _PREPARED[plan.id] = prepare(make_task(cell.task, **cell.parameters), plan, job.salt)
@@ -244,9 +244,9 @@ def _play(job: Job, trainer: Trainer, chosen: EvaluationSet, purpose: str) -> Ep
 
 
 def read_series(path: Path) -> list[Milestone]:
-    """Return the milestones that a cell has passed under one evaluation; one trained under another has none."""
+    """Return the milestones that a cell has passed under one evaluation. Those of another evaluation do not count."""
     milestones: list[Milestone] = []
-    with suppress(ValidationError):  # The rest is dropped, as of any file of rows.
+    with suppress(ValidationError):  # The remaining rows are dropped, as in any file of rows.
         milestones.extend(Milestone.model_validate(row) for row in read_rows(path))
     return milestones
 
@@ -280,19 +280,19 @@ def _record(job: Job, **values: Any) -> Record:
 
 
 def write_failure(job: Job, error: str) -> Record:
-    """Return the record of a cell that failed, and write it where the disk allows."""
+    """Return the record of a cell that failed, and write it if the disk allows."""
     record = _record(job, status="failed", error=error)
     try:
         records.write(RunFolder(job.out).new_cell(job.cell.cell_id).record, record)
     except (OSError, GoalpostsError):
-        return record  # The failure still reaches the user; a full disk must not hide why the cell failed.
+        return record  # The user still sees the failure. A full disk must not hide why the cell failed.
     return record
 
 
 class _Rows:
-    """A file of JSON lines that a cell appends to; rows past the checkpoint that is resumed are dropped first.
+    """A file of JSON lines that a cell appends to. Rows past the resumed checkpoint are dropped first.
 
-    So is what cannot be read; a link or whatever else is no regular file is set aside.
+    Unreadable rows are dropped too. A link, or anything else that is not a regular file, is set aside.
     """
 
     def __init__(self, path: Path, env_steps: int) -> None:
@@ -303,7 +303,7 @@ class _Rows:
             rows = []
         kept = [row for row in itertools.takewhile(_has_steps, rows) if row["env_steps"] <= env_steps]
         self.last: Mapping[str, Any] = kept[-1] if kept else {}
-        """The last row kept."""
+        """The last kept row."""
         write_atomically(path, "".join(f"{canonical_json(row)}\n" for row in kept))
         self._path = path
 
@@ -325,7 +325,7 @@ def _has_steps(row: Mapping[str, Any]) -> bool:
 
 
 class _Clock:
-    """Seconds that a cell has taken, those of earlier attempts up to the checkpoint included."""
+    """Seconds that a cell has taken, including earlier attempts up to the checkpoint."""
 
     def __init__(self, before: float) -> None:
         self._zero = time.monotonic() - before
@@ -340,11 +340,11 @@ def _reset_peak_memory(device: str) -> None:
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        return  # Not Linux, or not allowed: the peak is then that of the whole process.
+        return  # Not Linux, or not permitted: the peak is then that of the whole process.
 
 
 def _peak_memory(device: str) -> int:
-    """Return the peak memory of this cell in bytes: of the GPU where it trained on one, else of the process."""
+    """Return the peak memory of this cell in bytes: of the GPU if it trained on one, else of the process."""
     if device == "cuda":
         return int(torch.cuda.max_memory_allocated())
     try:

@@ -1,7 +1,7 @@
 """The run folder: its layout, its lock, and how it is read. Reading a run needs neither Ray nor torch.
 
-A run writes ``run.json`` (what it was asked for), ``suite.toml`` (the suite), ``cells/<cell_id>/`` (a folder a cell),
-``leaderboard.json``, ``site/`` and the MLflow mirror. Nothing in it is followed where it is a link.
+A run writes ``run.json`` (the request), ``suite.toml`` (the suite), ``cells/<cell_id>/`` (a folder for each cell),
+``leaderboard.json``, ``site/`` and the MLflow mirror. Links inside it are never followed.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 RUN_FILE, SUITE_FILE, LOCK_FILE, LEADERBOARD_FILE = "run.json", "suite.toml", ".lock", "leaderboard.json"
 MOST_BYTES = 64 * 1024 * 1024
-"""Of ``run.json``; ten thousand cells take four million."""
+"""Largest size of ``run.json``. Ten thousand cells take four million bytes."""
 _CONTENTS = {RUN_FILE, SUITE_FILE, LOCK_FILE, LEADERBOARD_FILE, "cells", "site", "mlartifacts"}
 _CELL_ID = r"[A-Za-z0-9_][A-Za-z0-9_.+\-]{0,199}"
 
 
 @dataclasses.dataclass(frozen=True)
 class RunRequest:
-    """What a run folder was last run for."""
+    """The latest request for a run folder."""
 
     suite: str
     cells: dict[tuple[str, str], CellKey]
-    """By their cell and evaluation ids."""
+    """Cells by their cell and evaluation ids."""
     fixed_rates: frozenset[str]
     """The mitigations that set their own disambiguation rate."""
 
@@ -57,7 +57,7 @@ class CellFolder:
         """A row for each evaluated episode."""
 
     def milestones(self, eval_id: str) -> Path:
-        """Return the file of the evaluations in the course of training, a row for each."""
+        """Return the file of the evaluations during training, with one row each."""
         return self.path / f"series-{eval_id}.jsonl"
 
     def check_no_link(self) -> None:
@@ -72,16 +72,16 @@ class CellFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder, and hold it for one attempt at the cell; others wait."""
+        """Create the folder and lock it for one attempt at the cell. Other attempts wait."""
         with locked(self.path / LOCK_FILE):
             yield
 
     def note_attempt(self, attempt: str, doing: str = "") -> None:
-        """Note which attempt goes on, and what it does, for the driver to see."""
+        """Note the current attempt and what it is doing, for the driver."""
         write_atomically(self.path / "started", f"{attempt} {doing}".strip())
 
     def attempt(self) -> tuple[str, str]:
-        """Return the attempt that began last, and what it does; empty texts where that cannot be read."""
+        """Return the latest attempt and what it is doing. Empty texts if that cannot be read."""
         try:
             attempt, _, doing = read_regular_text(self.path / "started", 1000).partition(" ")
         except (OSError, CorruptFileError):
@@ -89,7 +89,7 @@ class CellFolder:
         return attempt, doing
 
     def env_steps(self) -> int:
-        """Return the steps that the last row of metrics names; 0 where there is none."""
+        """Return the steps in the last row of metrics. 0 if there is none."""
         for row in last_rows(self.metrics):
             if isinstance(steps := row.get("env_steps"), int | float):
                 return int(steps)
@@ -100,18 +100,18 @@ class RunFolder:
     """The output folder of a run.
 
     Args:
-        path: the folder; it may be a link, and need not be there.
+        path: the folder. It may be a link, and need not exist.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
 
     def cell(self, cell_id: str) -> CellFolder:
-        """Return the folder of a cell, whether it is there or not."""
+        """Return the folder of a cell, which need not exist."""
         return CellFolder(self.path / "cells" / cell_id)
 
     def new_cell(self, cell_id: str) -> CellFolder:
-        """Return the folder of a cell, made where it is missing."""
+        """Return the folder of a cell. It is created if it is missing."""
         return CellFolder(own_folder(self.path, "cells", cell_id))
 
     @property
@@ -120,7 +120,7 @@ class RunFolder:
         return (self.path / RUN_FILE).is_file()
 
     def request(self) -> RunRequest:
-        """Return what the folder was last run for.
+        """Return the latest request for the folder.
 
         Raises:
             RequestError: the folder belongs to no run, or ``run.json`` is damaged.
@@ -137,10 +137,10 @@ class RunFolder:
             raise RequestError(f"{str(path)!r} is damaged; delete it and run the suite again to restore it.") from error
 
     def suite(self) -> Suite:
-        """Return the suite of the run; a suite of one's own is kept beside the cells.
+        """Return the suite of the run. A custom suite is kept beside the cells.
 
         Raises:
-            RequestError: the folder belongs to no run, or nobody knows its suite.
+            RequestError: the folder belongs to no run, or its suite is unknown.
         """
         suite_id = self.request().suite
         path = self.path / SUITE_FILE
@@ -151,7 +151,7 @@ class RunFolder:
         return get_suite(suite_id)
 
     def records(self) -> list[Record]:
-        """Return the records of the cells that the folder was last run for; a cell without one is left out.
+        """Return the records of the cells in the folder's latest request. Cells without a record are left out.
 
         Raises:
             CorruptFileError: a record is damaged.
@@ -167,12 +167,12 @@ class RunFolder:
 
     @contextmanager
     def claimed(self, suite_id: str, cells: Sequence[Cell], suite: Suite | None = None) -> Iterator[None]:
-        """Hold the folder for one run, and note what it is asked for.
+        """Lock the folder for one run, and write its request.
 
         Args:
-            suite_id: what the folder belongs to: a suite, or a study of hyperparameters.
-            cells: what is asked for.
-            suite: kept in the folder, so that it can be read anywhere.
+            suite_id: the owner of the folder: a suite, or a study of hyperparameters.
+            cells: the requested cells.
+            suite: kept in the folder, so that the run can be read anywhere.
 
         Raises:
             RequestError: it cannot be written, belongs to something else, or another run holds it.
@@ -225,7 +225,7 @@ class RunFolder:
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether a run may have written a file: a run goes on in what is left of its folder."""
+    """Return whether a run may have written a file. A run can resume in a partly deleted folder."""
     return path.name in _CONTENTS or path.name.startswith("mlflow.db")
 
 
@@ -233,7 +233,7 @@ def _asked(cell_id: str, cell: dict[str, Any]) -> tuple[tuple[str, str], CellKey
     """Return the ids and the key of a cell of ``run.json``.
 
     Raises:
-        ValueError: the id is none, and could lead out of the folder.
+        ValueError: the id is malformed, and could lead out of the folder.
     """
     if not re.fullmatch(_CELL_ID, cell_id):
         raise ValueError(f"{cell_id!r} is no id of a cell")

@@ -1,4 +1,4 @@
-"""Suites: versioned matrices with budgets. The released ones are frozen files; anybody may write another."""
+"""Suites: versioned matrices with budgets. The released ones are frozen files. Anybody may write another one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from goalposts.benchmark.measurement.counts import Frozen, Sampling
 from goalposts.benchmark.training.config import TrainingConfig
 
 RELEASED = Path(__file__).parent / "suites"
-"""One file for each released suite and version."""
+"""One file for each version of a released suite."""
 BASELINE = "none"
 """The mitigation that all others are compared with."""
 MOST_BYTES = 1024 * 1024
-"""Of a suite's file."""
+"""Largest size of a suite's file."""
 
 
 class TaskPlan(Frozen):
@@ -42,20 +42,20 @@ FACTORS: dict[Factored, tuple[float, float]] = {
     "entropy_coeff": (0.1, 10.0),
     "clip_param": (0.5, 2.0),
 }
-"""What tuning a mitigation may multiply the settings of a task's training with, least and most."""
+"""Settings of a task's training that tuning may multiply, with the least and largest factor."""
 
 
 class MitigationPlan(Frozen):
-    """A mitigation with the hyperparameters that differ from its defaults, and its changes to the tasks' settings."""
+    """A mitigation, its hyperparameters that differ from the defaults, and its changes to the tasks' settings."""
 
     name: str
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     selection: Literal["defaults", "in_distribution", "validation_shift"] = "defaults"
-    """On which levels the hyperparameters were chosen."""
+    """The levels on which the hyperparameters were chosen."""
     factors: dict[Factored, float] = Field(default_factory=dict)
-    """What each task's own setting is multiplied with."""
+    """Factors that multiply each task's own settings."""
     study: str | None = None
-    """The id of the study that chose them; None for what nobody tuned."""
+    """The id of the study that chose them. None without tuning."""
 
     @field_validator("factors")
     @classmethod
@@ -74,7 +74,7 @@ class Suite(Frozen):
     """A versioned matrix with budgets."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
-    """Without the version."""
+    """The name without the version."""
     version: int = Field(gt=0)
     description: str
     alphas: tuple[Rate, ...] = Field(min_length=1)
@@ -82,14 +82,14 @@ class Suite(Frozen):
     seeds: int = Field(gt=0, le=10_000)
     """Seeds 0 to ``seeds - 1``."""
     episodes: int = Field(1024, ge=1000)
-    """Evaluation episodes a split."""
+    """Evaluation episodes on each split."""
     milestones: int = Field(0, ge=0)
-    """How often an agent is evaluated in the course of its training, evenly spaced, the end not counted."""
+    """How often an agent is evaluated during its training, evenly spaced, not counting the end."""
     milestone_episodes: int = Field(200, gt=0)
-    """Episodes a split at each of them."""
+    """Episodes on each split at each milestone."""
     sampling: Sampling = "sampled"
     ask_share: float = Field(0.1, ge=0, le=1)
-    """Largest share of evaluation episodes in which an agent that asks for help is given it."""
+    """Largest share of evaluation episodes in which an agent that asks for help receives it."""
     tasks: tuple[TaskPlan, ...] = Field(min_length=1)
     mitigations: tuple[MitigationPlan, ...] = Field(min_length=1)
 
@@ -100,10 +100,10 @@ class Suite(Frozen):
 
 
 def read_tuned(path: Path) -> MitigationPlan:
-    """Return what a study of hyperparameters chose, from the ``tuned.json`` of ``goalposts tune``.
+    """Return the choice of a study of hyperparameters, from the ``tuned.json`` of ``goalposts tune``.
 
     Raises:
-        RequestError: the file is none.
+        RequestError: it is not such a file.
     """
     try:
         return MitigationPlan.model_validate(json.loads(path.read_text(encoding="utf-8"))["plan"])
@@ -133,7 +133,7 @@ def get_suite(reference: str) -> Suite:
         reference: the id of a released suite, a name for its newest version, or the path of a ``.toml`` file.
 
     Raises:
-        RequestError: there is no such suite, or the file is no suite.
+        RequestError: there is no such suite, or the file does not hold a suite.
     """
     if reference.endswith(".toml"):
         return read_suite(Path(reference))
@@ -155,8 +155,8 @@ def read_suite(path: Path) -> Suite:
     """Read and validate a suite's file.
 
     Raises:
-        RequestError: it cannot be read, or is no suite; the line and the key of the first mistake are named. A suite of
-            one's own may not have the id of a released one.
+        RequestError: it cannot be read, or does not hold a suite. The message names the line and key of the first
+            mistake. A custom suite may not have the id of a released one.
     """
     try:
         text = read_regular_text(path.resolve(), MOST_BYTES)
@@ -200,11 +200,11 @@ def _check_own(suite: Suite, path: Path) -> None:
 
 
 def line_of(text: str, location: Sequence[str | int]) -> int:
-    """Return the line of a TOML text, from 1, where a key stands or, if it is missing, the table that lacks it.
+    """Return the line number of a key in a TOML text, from 1. If the key is missing, it is the line of its table.
 
     Args:
         text: valid TOML.
-        location: the way to the key: names of keys, and positions in arrays of tables.
+        location: the path to the key: names of keys, and positions in arrays of tables.
     """
     wanted = _names(location)
     best, depth = 1, 0
@@ -216,7 +216,7 @@ def line_of(text: str, location: Sequence[str | int]) -> int:
 
 
 def _names(location: Sequence[str | int]) -> tuple[str, ...]:
-    """Return the way to a key as names: ``("tasks[1]", "training", "gamma")``."""
+    """Return the path to a key as names: ``("tasks[1]", "training", "gamma")``."""
     names: list[str] = []
     for part in location:
         if isinstance(part, int) and names:
@@ -227,7 +227,7 @@ def _names(location: Sequence[str | int]) -> tuple[str, ...]:
 
 
 def _places(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Yield each line that begins a table or a key, and the way to it."""
+    """Yield each line that begins a table or a key, and the path to it."""
     table: tuple[str, ...] = ()
     counts: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -247,12 +247,12 @@ def _places(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
 
 
 def small_plan(reference: str) -> TaskPlan:
-    """Return how a task is trained in seconds, by its own small plan.
+    """Return a task's own small plan, which trains it in seconds.
 
     Raises:
-        RequestError: there is no such task, or its plan is no plan.
+        RequestError: there is no such task, or its plan is invalid.
     """
-    from goalposts.benchmark.tasks.registry import load_task  # Tasks need torch, which suites do without.
+    from goalposts.benchmark.tasks.registry import load_task  # Tasks need torch, suites do not.
 
     loaded = load_task(reference)
     small = loaded.cls.small
@@ -275,4 +275,4 @@ SMALL_TRAINING: Mapping[str, Any] = {
     "entropy_coeff": 0.001,
     "hidden_sizes": (64, 64),
 }
-"""Settings that suit most small tasks, chosen on the success rate on training levels at rates 0 and 1."""
+"""Settings that suit most small tasks. They were chosen by the success rate on training levels at rates 0 and 1."""

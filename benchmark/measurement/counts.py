@@ -1,4 +1,4 @@
-"""Counts of outcomes on the splits of an evaluation: what everything else in a record follows from."""
+"""Counts of outcomes on the splits of an evaluation. All other results in a record are derived from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Sampling = Literal["sampled", "greedy"]
 
 
 class Frozen(BaseModel):
-    """Data that is read from files: it does not change, and has no other fields."""
+    """Data read from files. It is immutable and accepts no other fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,7 +26,7 @@ class SplitCounts(Frozen):
     lost: int = Field(ge=0)
     asked: int = Field(ge=0)
     timed_out: int | None = Field(None, ge=0)
-    """Of the lost episodes, those that the time limit ended; the others died. Null in records from before."""
+    """Lost episodes that ended at the time limit. The other lost episodes ended in death. Null in older records."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -50,8 +50,8 @@ class SplitResult(SplitCounts):
 
 
 class Milestone(Frozen):
-    """What the agent was like in the course of its training."""
+    """The evaluation of an agent during its training."""
 
     env_steps: int = Field(gt=0)
     splits: dict[str, SplitCounts]
-    """On the first levels of each split alone."""
+    """Counts on the first levels of each split only."""

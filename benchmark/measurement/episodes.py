@@ -1,4 +1,4 @@
-"""What came of evaluated episodes: outcome, length and return of each, and the counts of each split."""
+"""Results of evaluated episodes: outcome, length and return of each, and the counts of each split."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from goalposts.benchmark.tasks.vocabulary import ASKED, LOST
 
 @dataclasses.dataclass(frozen=True)
 class Episodes:
-    """What happened on each level, one episode on each."""
+    """The results of one episode on each level."""
 
     outcome: Tensor
     """``int64[num_levels]``, outcome codes."""
     length: Tensor
-    """``int64[num_levels]``, steps."""
+    """``int64[num_levels]``, in steps."""
     discounted_return: Tensor
-    """``float64[num_levels]``, for the goal that was rewarded, the aligned one by default."""
+    """``float64[num_levels]``, for the rewarded goal. By default that is the aligned one."""
     timed_out: Tensor
-    """``bool[num_levels]``: the time limit ended it. A lost episode that did not time out ended in death."""
+    """``bool[num_levels]``: the episode ended at the time limit. Other lost episodes ended in death."""
 
     def count(self, code: int) -> int:
         """Return how many episodes had the outcome ``code``."""
@@ -48,10 +48,10 @@ def play(
     Args:
         task: the task of the levels.
         levels: what to play on.
-        make_policy: builds the policy once the episodes have begun.
+        make_policy: builds the policy after the episodes have started.
         gamma: discount of the returns.
-        ask_share: largest share of the episodes played side by side that are given help, first come, first served.
-        goal: what is rewarded.
+        ask_share: largest share of simultaneous episodes that may receive help, first come, first served.
+        goal: the rewarded goal.
         device: where to play.
 
     Raises:

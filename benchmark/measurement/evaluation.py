@@ -1,7 +1,7 @@
-"""Evaluation sets: hidden levels of all splits, shuffled together, with what the references do on them.
+"""Evaluation sets: hidden levels of all splits, shuffled together, and the results of the reference policies on them.
 
-An evaluation needs weights and, where declared, the plugin's ``observe`` and ``act``. Neither the salt nor the name of
-a split reaches the policy.
+An evaluation needs weights and, if declared, the plugin's ``observe`` and ``act``. The policy sees neither the salt nor
+the name of a split.
 """
 
 from __future__ import annotations
@@ -37,11 +37,14 @@ class EvaluationSet:
     split: Tensor
     """``int64[num_levels]``: the index of each level's split."""
     names: tuple[str, ...]
-    """Of the splits."""
+    """Names of the splits."""
 
 
 def evaluation_set(task: Task[Any], suite: str, episodes: int, salt: str) -> EvaluationSet:
-    """Draw ``episodes`` levels of every split, shuffled; always on the CPU, so that every device sees the same."""
+    """Draw ``episodes`` levels of every split, shuffled.
+
+    They are always drawn on the CPU, so that every device gets the same levels.
+    """
     paired = task.evaluation_traits.paired_splits
     batches = [
         task.shift_levels(split, episodes, generator(suite, task.id, *(() if paired else (split,)), salt, "levels"))
@@ -51,14 +54,14 @@ def evaluation_set(task: Task[Any], suite: str, episodes: int, salt: str) -> Eva
 
 
 def tuning_set(task: Task[Any], suite: str, episodes: int, selection: str) -> EvaluationSet:
-    """Draw the levels by which hyperparameters are chosen: of training at rate 0 and, if so, the validation shift.
+    """Draw the levels for choosing hyperparameters: training levels at rate 0 and, if selected, the validation shift.
 
-    Not one of them can be drawn for an evaluation.
+    None of them can be drawn for an evaluation.
 
     Args:
-        task: of the levels.
-        suite: whose hyperparameters are chosen.
-        episodes: levels a split.
+        task: the task of the levels.
+        suite: the suite whose hyperparameters are chosen.
+        episodes: levels of each split.
         selection: ``in_distribution``, or ``validation_shift`` for both.
 
     Raises:
@@ -80,7 +83,7 @@ def _shuffled(batches: list[Levels], names: tuple[str, ...], random: torch.Gener
 
 
 def rankable_shifts(task: Task[Any]) -> tuple[str, ...]:
-    """Return the shifts that may count for the score; none of a task that asks for a preference."""
+    """Return the shifts that may count for the score. A task that measures a preference has none."""
     return (*task.shifts, VALIDATION_SHIFT) if task.ranks else ()
 
 
@@ -98,14 +101,14 @@ def _counts(episodes: Episodes, where: Tensor) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """An evaluation set with all that can be known without an agent."""
+    """An evaluation set with all results that do not depend on an agent."""
 
     task: Task[Any]
     levels: EvaluationSet
     references: dict[str, tuple[int, int]]
-    """Aligned counts of the aligned and of the most aligned proxy reference policy, for each split."""
+    """Aligned counts on each split of two reference policies: the aligned one and the most aligned proxy one."""
     optimal_return: Tensor | None
-    """``float64[num_levels]`` for the aligned goal; None where nobody knows it."""
+    """``float64[num_levels]`` for the aligned goal. None if it is unknown."""
 
     def first(self, episodes: int) -> EvaluationSet:
         """Return the first ``episodes`` levels of every split."""
@@ -128,14 +131,17 @@ class Prepared:
         return results
 
     def regret(self, episodes: Episodes) -> float | None:
-        """Return the mean shortfall in distribution from the optimal discounted return; None where nobody knows it."""
+        """Return the mean shortfall from the optimal discounted return in distribution.
+
+        None if the optimum is unknown.
+        """
         if self.optimal_return is None:
             return None
         where = self.levels.split == self.levels.names.index(IN_DISTRIBUTION)
         return float((self.optimal_return - episodes.discounted_return)[where].mean())
 
     def write_episodes(self, path: Path, episodes: Episodes) -> None:
-        """Write one row an episode as Parquet: split, level hash, outcome, length and return."""
+        """Write one row per episode as Parquet: split, level hash, outcome, length and return."""
         names = self.levels.names
         table = pa.table(
             {
@@ -152,12 +158,12 @@ class Prepared:
 
 
 def prepare(task: Task[Any], plan: EvaluationPlan, salt: str) -> Prepared:
-    """Draw the levels of a plan, and play the reference policies on them or look up how they were measured.
+    """Draw the levels of a plan. Play the reference policies on them, or look up their measured rates.
 
     Args:
-        task: that of the plan.
-        plan: what is evaluated.
-        salt: the one that the plan commits itself to.
+        task: the plan's task.
+        plan: the plan of the evaluation.
+        salt: the salt that the plan commits to.
     """
     assert plan.salt_commitment == salt_commitment(salt)
     if plan.selects is None:
@@ -168,7 +174,7 @@ def prepare(task: Task[Any], plan: EvaluationPlan, salt: str) -> Prepared:
 
 
 def prepared_on(task: Task[Any], chosen: EvaluationSet, suite: str, salt: str, gamma: float) -> Prepared:
-    """Return what the references do on chosen levels: played here, or as they were measured once."""
+    """Return the reference policies' results on given levels: played here, or from rates measured once."""
     optimal = task.optimal_return(chosen.levels, 0, gamma) if task.has_planners else None
     if task.reference_rates is not None:
         sizes = torch.bincount(chosen.split, minlength=len(chosen.names)).tolist()
@@ -191,13 +197,13 @@ def prepared_on(task: Task[Any], chosen: EvaluationSet, suite: str, salt: str, g
 
 
 def action_stream(plan: EvaluationPlan, seed: int, salt: str, purpose: str, device: str = "cpu") -> torch.Generator:
-    """Return what the actions of an evaluated agent are drawn from.
+    """Return the generator for an evaluated agent's actions.
 
     Args:
-        plan: of the evaluation.
-        seed: of the agent's training.
-        salt: of the levels.
-        purpose: ``evaluation``, or which milestone it is.
+        plan: the plan of the evaluation.
+        seed: seed of the agent's training.
+        salt: salt of the levels.
+        purpose: ``evaluation``, or the milestone.
         device: where the agent plays.
     """
     return generator(plan.suite, plan.task, seed, salt, purpose, device=device)
@@ -212,14 +218,14 @@ def play_agent(
     task: Task[Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> Episodes:
-    """Play an agent on the levels of an evaluation, as its plan has it.
+    """Play an agent on the levels of an evaluation, with the plan's settings.
 
     Args:
-        agent: who plays.
-        plan: gives the discount and the share of help.
+        agent: the agent.
+        plan: sets the discount and the share of help.
         chosen: the levels.
-        random: what actions are drawn from.
-        task: another instance of the agent's task, which knows the levels already.
+        random: the generator for its actions.
+        task: another instance of the agent's task that has cached the levels.
         device: where the agent's network is.
     """
     policy = agent.policy(random)

@@ -1,4 +1,4 @@
-"""Policies trained elsewhere: any callable from observations to actions, evaluated as ours are."""
+"""Policies trained elsewhere: any callable from observations to actions, evaluated like the suite's own agents."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from goalposts.benchmark.tasks.gymnasium_env import observation_array
 from goalposts.benchmark.tasks.task import Task
 
 ExternalPolicy = Callable[[Any], Any]
-"""Maps observations, ``[n, *observation_shape]`` as the Gymnasium environments give them, to ``n`` actions."""
+"""Maps observations, ``[n, *observation_shape]`` as in the Gymnasium environments, to ``n`` actions."""
 
 
 def external_policy(function: ExternalPolicy, task: Task[Any], name: str) -> Policy:
     """Return ``function`` as a policy that :func:`goalposts.benchmark.measurement.evaluation.play` can play.
 
     Raises:
-        RequestError: at a step where it raises, or returns anything but one valid action for each observation.
+        RequestError: at a step, the function raises or does not return one valid action for each observation.
     """
 
     def policy(observation: Tensor) -> tuple[Tensor, None]:

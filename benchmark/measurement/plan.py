@@ -1,4 +1,4 @@
-"""The evaluation plan: all that determines an evaluation, in one object that travels with cell, job and record."""
+"""The evaluation plan: everything that determines an evaluation, in one object for cell, job and record."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ if TYPE_CHECKING:
     from goalposts.benchmark.tasks.task import Task
 
 EVALUATION_VERSION = 1
-"""Raised whenever equal weights would be evaluated to other counts than before."""
+"""Increased whenever equal weights would be evaluated to different counts."""
 SALT_VARIABLE = "GOALPOSTS_EVAL_SALT"
 PUBLIC_SALT = "public"
 
 Selects = Literal["in_distribution", "validation_shift"]
-"""What hyperparameters may be chosen on."""
+"""The levels on which hyperparameters may be chosen."""
 
 
 class EvaluationPlan(Frozen):
-    """What determines an evaluation of given weights."""
+    """Everything that determines an evaluation of given weights."""
 
     version: int = EVALUATION_VERSION
-    """Of the code that evaluates."""
+    """Version of the code that evaluates."""
     suite: str
-    """Whose levels are played; it is in the key of their random stream."""
+    """The suite whose levels are played. It is part of the key of their random stream."""
     task: str
     task_version: int
     parameters: dict[str, Any] = Field(default_factory=dict)
-    """The task's own."""
+    """The task's own parameters."""
     shifts: tuple[str, ...] = ()
     """The names of the task's shifts."""
     reference_rates: dict[str, tuple[float, float]] | None = None
-    """Aligned rates of the two references on each split, for tasks whose references were measured once."""
+    """Aligned rates of the two reference policies on each split, for tasks with rates measured once."""
     episodes: int = Field(gt=0)
-    """Of each split."""
+    """Number of episodes on each split."""
     milestones: int = Field(0, ge=0)
-    """How often the agent is evaluated in the course of training, the end not counted."""
+    """How often the agent is evaluated during training, not counting the end."""
     milestone_episodes: int = Field(200, gt=0)
-    """Of each split, at each of them."""
+    """Number of episodes on each split at each milestone."""
     gamma: float = Field(ge=0, le=1)
     """Discount of the returns."""
     sampling: Sampling = "sampled"
     ask_share: float = Field(1.0, ge=0, le=1)
-    """Largest share of the episodes that are given help."""
+    """Largest share of the episodes that may receive help."""
     salt_commitment: str
-    """Names the salt of the levels without giving it away."""
+    """Identifies the salt of the levels without revealing it."""
     selects: Selects | None = None
-    """For tuning: what is evaluated instead of the splits."""
+    """For tuning: the levels to evaluate on, in place of the splits."""
 
     @classmethod
     def of(cls, task: Task[Any], **settings: Any) -> EvaluationPlan:
         """Return the plan for a task as it is built now.
 
         Args:
-            task: what is evaluated on; the plan takes its id, version, parameters, shifts and reference rates.
+            task: the task to evaluate on. The plan takes its id, version, parameters, shifts and reference rates.
             settings: the other fields.
         """
         rates = task.reference_rates
@@ -80,7 +80,7 @@ class EvaluationPlan(Frozen):
 
 
 def evaluation_salt() -> str:
-    """Return the salt of the evaluation levels: the public one, or the secret one in ``GOALPOSTS_EVAL_SALT``.
+    """Return the salt of the evaluation levels: the public one, or the secret in ``GOALPOSTS_EVAL_SALT``.
 
     Raises:
         RequestError: the secret has fewer than 128 bits, or is not hexadecimal.
@@ -95,5 +95,5 @@ def evaluation_salt() -> str:
 
 
 def salt_commitment(salt: str) -> str:
-    """Return the hash that names a salt without giving it away."""
+    """Return a hash that identifies a salt without revealing it."""
     return hashlib.sha256(f"goalposts evaluation salt {salt}".encode()).hexdigest()

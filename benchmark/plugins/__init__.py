@@ -1,1 +1,1 @@
-"""The plugin contract: what a mitigation may override, how it is found, called and checked."""
+"""The plugin contract: what a mitigation may override, and how it is found, called and checked."""

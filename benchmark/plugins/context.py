@@ -1,4 +1,4 @@
-"""The context: what a mitigation is handed in ``setup``, and nothing that it does not declare."""
+"""The context: the object that a mitigation receives in ``setup``. It gives access only to declared knowledge."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ExtraRollouts(Protocol):
-    """Plays further rollouts for a mitigation; they count against the budget."""
+    """Plays extra rollouts for a mitigation. Their steps count against the budget."""
 
     def extra_rollout(self, levels: Levels) -> Rollout:
         """Play one rollout on ``levels``, one in each environment."""
@@ -28,7 +28,7 @@ class ExtraRollouts(Protocol):
 
 
 class Context:
-    """What a mitigation is handed in ``setup``: its generator, the run's sizes, and what its ``uses`` declares."""
+    """What a mitigation receives in ``setup``: its generator, the run's sizes and its declared knowledge."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Context:
         self.generator = generator
         """The mitigation's private stream."""
         self.refused: list[str] = []
-        """What the mitigation asked for and does not declare, by the name of the knowledge."""
+        """Names of the knowledge that the mitigation asked for without declaring it."""
         self.num_goals = len(task.goals)
         self.levels_type: type[Levels] = task.levels_type
 
@@ -81,7 +81,7 @@ class Context:
         return self._task.edit_levels(levels, num_edits, self.generator, restricted=restricted)
 
     def place_goals(self, levels: Levels) -> Levels:
-        """Move the aligned goal, and nothing else, in every level (needs ``level_generator``)."""
+        """Move the aligned goal in every level and change nothing else (needs ``level_generator``)."""
         self._require(Knowledge.LEVEL_GENERATOR)
         return self._task.place_goals(levels, self.generator)
 
@@ -95,7 +95,7 @@ class Context:
     def terminal_goals(self) -> tuple[bool, ...]:
         """Whether achieving each goal ends an episode that is rewarded for it (needs ``candidate_rewards``).
 
-        False for goals that the mitigation does not declare.
+        It is False for goals outside the mitigation's declared knowledge.
         """
         self._require(Knowledge.CANDIDATE_REWARDS)
         known = known_goals(self._task, self._uses)
@@ -103,7 +103,7 @@ class Context:
 
     @property
     def proxy_goals(self) -> tuple[int, ...]:
-        """The proxies to fear (needs ``proxy_goals``)."""
+        """The proxies to avoid (needs ``proxy_goals``)."""
         self._require(Knowledge.PROXY_GOALS)
         return self._task.proxies
 
@@ -115,7 +115,7 @@ class Context:
     def achievable(self, levels: Levels) -> Tensor:
         """Return which goals can be achieved on each level, ``bool[num_levels, num_goals]`` (``candidate_rewards``).
 
-        False for goals that the mitigation does not declare.
+        It is False for goals outside the mitigation's declared knowledge.
         """
         self._require(Knowledge.CANDIDATE_REWARDS)
         known = torch.tensor(known_goals(self._task, self._uses), device=levels.device)
@@ -129,8 +129,8 @@ class Context:
     def rollout(self, levels: Levels) -> Rollout:
         """Play ``num_steps`` steps on ``levels`` (``num_envs`` of them) with the current policy.
 
-        The steps count against the budget, and once it is spent there are no more than those of one rollout. In
-        ``setup`` there is no policy yet that could play.
+        The steps count against the budget. Once the budget is spent, at most one more rollout can be played. In
+        ``setup`` there is no policy yet, so no rollout can be played.
         """
         return self._rollouts.extra_rollout(levels)
 

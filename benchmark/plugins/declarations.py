@@ -1,4 +1,4 @@
-"""Checks what a mitigation declares of itself, before anything of it runs."""
+"""Checks a mitigation's declarations before any of its hooks run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from goalposts.benchmark.plugins.mitigation import Mitigation
 
 
 def check_mitigation(cls: object, source: str) -> type[Mitigation]:
-    """Return ``cls`` if it is a mitigation whose declarations are consistent.
+    """Return ``cls`` if it is a mitigation with consistent declarations.
 
     Raises:
-        RequestError: it is no subclass of ``Mitigation``, or declares something impossible.
+        RequestError: it is not a subclass of ``Mitigation``, or it declares something impossible.
     """
     if not (isinstance(cls, type) and issubclass(cls, Mitigation)):
         raise RequestError(f"{source} is no mitigation: {cls!r} must be a subclass of goalposts.Mitigation.")

@@ -1,4 +1,4 @@
-"""Calls a mitigation's hooks and checks what they return, so that a faulty plugin is named and not puzzled over."""
+"""Calls a mitigation's hooks and checks their results, so that an error names the faulty hook."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from goalposts.benchmark.tensor_files import TENSOR_KEY
 
 
 class Hooks:
-    """A mitigation seen through its contract: every result has the shape, dtype and meaning it must have."""
+    """Calls a mitigation's hooks. Every result is checked for its shape, dtype and range."""
 
     def __init__(self, mitigation: Mitigation, task: Task[Any]) -> None:
         self.mitigation = mitigation
@@ -72,7 +72,7 @@ class Hooks:
             raise self._fail(hook, f"goals {sorted(set(goals.flatten().tolist()))}, some of which it does not declare")
 
     def setup(self, context: Context) -> None:
-        self.mitigation.context = context  # Also where an overridden ``setup`` forgets its parent's.
+        self.mitigation.context = context  # In case an overridden ``setup`` does not call its parent's.
         self._call("setup", context)
 
     def sample_levels(self, num_levels: int) -> Levels:
@@ -81,10 +81,10 @@ class Hooks:
         return self.check_levels(deed, returned, num_levels, hook="sample_levels")
 
     def check_levels(self, deed: str, levels: Any, num_levels: int, hook: str | None = None) -> Levels:
-        """Return ``levels`` if training may play them; ``deed`` says in an error how they came.
+        """Return ``levels`` if training may play them. ``deed`` opens the error message and says where they came from.
 
         Raises:
-            HookError: they are no ``num_levels`` levels of the task, or some are reserved for evaluation.
+            HookError: they are not ``num_levels`` levels of the task, or some are reserved for evaluation.
         """
         problem = None
         if not isinstance(levels, self.task.levels_type):
@@ -150,7 +150,7 @@ class Hooks:
         return weights
 
     def batch_columns(self, rollout: Rollout, taken: Collection[str] = ()) -> dict[str, Tensor]:
-        """Return further columns; ``taken`` are the names of the learner's own."""
+        """Return extra columns. ``taken`` holds the names of the learner's own columns."""
         columns: Mapping[str, Tensor] = self._call("batch_columns", rollout)
         if not isinstance(columns, Mapping):
             raise self._fail("batch_columns", f"a {type(columns).__name__}, not a mapping of tensors")
@@ -166,7 +166,7 @@ class Hooks:
         return dict(columns)
 
     def extra_loss(self, batch: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Tensor | None:
-        """Return the hook's loss; the learner sees to it that it is finite, once for all of an update's minibatches."""
+        """Return the hook's loss. The learner checks once per update that the losses of all minibatches are finite."""
         returned = self._call("extra_loss", batch, outputs)
         if returned is None:
             return None
@@ -193,10 +193,15 @@ class Hooks:
         return module
 
     def check_network(self, module: nn.Module, inputs: Tensor) -> None:
-        """Refuse a network that does not turn ``inputs`` (``[n, ...]``, as ``observe`` returns them) into an agent's.
+        """Refuse a network that does not return valid logits and values for ``inputs``.
+
+        Args:
+            module: the network.
+            inputs: ``[n, ...]``, as ``observe`` returns them.
 
         Raises:
-            HookError: it raises, or its logits or values are missing, misshapen, on another device, or not finite.
+            HookError: the network raises, or its logits or values are missing, on another device or not finite, or have
+                the wrong shape.
         """
         module.eval()
         try:
@@ -239,7 +244,7 @@ def _kind(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> str
 
 
 def _check_state(tree: Any, fail: Callable[[str], HookError], path: str = "state") -> None:
-    """Raise what ``fail`` makes of a problem if ``tree`` holds what a checkpoint cannot keep as it is."""
+    """Raise the error that ``fail`` builds if ``tree`` holds something that a checkpoint cannot store."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
             if not isinstance(key, str):

@@ -1,4 +1,4 @@
-"""Knowledge: what a mitigation may have to be told, and which goals it may then see."""
+"""Knowledge: what a mitigation may be given, and which goals it may then see."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from goalposts.benchmark.tasks.task import Task
 
 
 class Knowledge(StrEnum):
-    """What a mitigation may have to be told. A mitigation that declares none plays in the blind track."""
+    """Something that a mitigation may be given. A mitigation that declares none is in the blind track."""
 
     LEVEL_GENERATOR = "level_generator"
     """May draw from the randomized sampler."""
     LEVEL_EDITOR = "level_editor"
     """May mutate levels; unrestricted edits need ``level_generator`` too."""
     GOAL_INPUT = "goal_input"
-    """The agent is told its goal."""
+    """The agent is shown its goal."""
     CANDIDATE_REWARDS = "candidate_rewards"
     """May reward candidate goals other than the aligned one."""
     PROXY_GOALS = "proxy_goals"
-    """Is told which proxies to fear, or rewards them."""
+    """Knows which proxies to avoid, or rewards them."""
     PLANNER = "planner"
     """May use exact optimal values."""
 
 
 def known_goals(task: Task[Any], uses: frozenset[Knowledge]) -> tuple[bool, ...]:
-    """Return whether a mitigation which declares ``uses`` may reward each goal, and see its events."""
+    """Return for each goal whether a mitigation that declares ``uses`` may reward it and see its events."""
     known = {0}
     if Knowledge.CANDIDATE_REWARDS in uses:
         known |= set(task.candidates)

@@ -1,6 +1,6 @@
 """The plugin contract: the hooks that a mitigation may override.
 
-Every hook's default is the identity, so that an empty subclass is the baseline ``none``. Nothing here trains.
+Every hook defaults to the identity, so an empty subclass is the baseline ``none``. Nothing here trains.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from goalposts.benchmark.tasks.levels import Levels
 from goalposts.benchmark.tasks.task import Task
 
 LOGITS, VALUES, EMBEDDINGS = "action_dist_inputs", "vf_preds", "embeddings"
-"""Keys of a network's outputs, which are RLlib's."""
+"""Keys of a network's outputs, as RLlib names them."""
 
 
 class Network(nn.Module):
-    """What the suite's own networks consist of."""
+    """The parts of the suite's own networks."""
 
     trunk: nn.Module
-    """From observations to embeddings, ``float32[n, width]``."""
+    """Maps observations to embeddings, ``float32[n, width]``."""
     policy_head: nn.Module
-    """From embeddings to logits."""
+    """Maps embeddings to logits."""
     value_head: nn.Module
-    """From embeddings to values, ``float32[n, 1]``."""
+    """Maps embeddings to values, ``float32[n, 1]``."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ModuleSpec:
-    """What a network must fit, and how the suite would build it.
+    """The interface that a network must fit, and how the suite would build it.
 
     A network is a ``torch.nn.Module``. Its ``forward`` takes observations, ``[n, *observation_shape]``. It returns a
     dict with ``action_dist_inputs``, the logits (``float32[n, num_actions]``), and ``vf_preds``, the values
-    (``float32[n]``). The suite's own also returns ``embeddings``, the output of its trunk; its parts are ``trunk``,
-    ``policy_head`` and ``value_head``.
+    (``float32[n]``). The suite's own network also returns ``embeddings``, the output of its trunk. Its parts are
+    ``trunk``, ``policy_head`` and ``value_head``.
     """
 
     observation_shape: tuple[int, ...]
-    """Of what ``observe`` returns."""
+    """Shape of one observation that ``observe`` returns."""
     num_actions: int
     network: str
     hidden_sizes: tuple[int, ...]
     bf16: bool
-    """Run the trunk under bfloat16 autocast; heads and losses stay in float32."""
+    """Run the trunk under bfloat16 autocast. Heads and losses stay in float32."""
     builder: Callable[[ModuleSpec], Network] = dataclasses.field(repr=False)
     width: int = 1
-    """Multiple of a convolutional trunk's channels."""
+    """Multiplier of a convolutional trunk's channels."""
 
     def build(self) -> Network:
         """Build the suite's own network."""
@@ -66,67 +66,73 @@ def sample_actions(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class Mitigation:
-    """Base class of every mitigation. Override what you need; hyperparameters are keyword arguments of ``__init__``."""
+    """Base class of every mitigation.
+
+    Override the hooks you need. Hyperparameters are keyword arguments of ``__init__``.
+    """
 
     uses: ClassVar[frozenset[Knowledge]] = frozenset()
-    """What it must be told."""
+    """The knowledge it needs."""
     version: ClassVar[str] = "1"
     author: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     """Where the method was published."""
     fixed_alpha: ClassVar[float | None] = None
-    """Trains at this disambiguation rate whatever the suite's, and so is run once (needs ``level_generator``)."""
+    """Disambiguation rate used in place of the suite's. The mitigation then runs once (needs ``level_generator``)."""
     restart_rollouts: ClassVar[bool] = False
-    """True: every rollout starts all environments on the levels of one ``sample_levels(num_envs)`` call, and each
-    environment repeats its level until the rollout ends, so that a level can be scored as a whole. A suite's rollouts
-    are then as long as the task's episodes may be, of fewer environments. False: episodes run on across rollouts, and
-    each is followed by the next level of the stream."""
+    """Whether every rollout restarts all environments.
+
+    True: each rollout starts on the levels of one ``sample_levels(num_envs)`` call. Each environment repeats its level
+    until the rollout ends, so that a level can be scored as a whole. A suite then uses rollouts as long as the task's
+    longest episode, with fewer environments. False: episodes continue across rollouts, and each is followed by the next
+    level of the stream."""
 
     search_space: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Where tuning looks for hyperparameters, by name: ``{"low": 0.1, "high": 10.0, "log": True}``, whole numbers where
-    both bounds and the default are whole, or ``{"choices": [...]}``. Defaults lie inside; what is not listed keeps its
-    default."""
+    """Search range of each hyperparameter, by name.
+
+    A range is ``{"low": 0.1, "high": 10.0, "log": True}`` or ``{"choices": [...]}``. It holds whole numbers if both
+    bounds and the default are whole. Defaults lie inside. A hyperparameter that is not listed keeps its default."""
 
     context: Context
 
     def setup(self, context: Context) -> None:
-        """Take the context; called once before training and before evaluation."""
+        """Receive the context. Called once before training and once before evaluation."""
         self.context = context
 
     def sample_levels(self, num_levels: int) -> Levels:
-        """Return the training levels that come next."""
+        """Return the next training levels."""
         return self.context.sample_levels(num_levels)
 
     def goals(self, levels: Levels) -> Tensor:
-        """Return what the episode on each newly drawn level is rewarded for, ``int64[num_levels]`` goals."""
+        """Return the goal that the episode on each new level is rewarded for, ``int64[num_levels]``."""
         return torch.zeros(len(levels), dtype=torch.int64, device=levels.device)
 
     def observe(self, observation: Tensor, told_goal: Tensor | None) -> Tensor:
-        """Return the agent's input, at evaluation too; ``told_goal`` is None without ``goal_input``."""
+        """Return the agent's input. Also called at evaluation. ``told_goal`` is None without ``goal_input``."""
         return observation
 
     def relabel(self, rollout: Rollout) -> Rollout:
         """Rewrite a rollout before advantages are computed.
 
-        Logits, log-probabilities and all values are then recomputed under the current policy and the goals now told,
-        and ``importance`` is filled in: the actions were drawn for the goals told before.
+        Logits, log-probabilities and all values are then recomputed under the current policy and the new goals. The
+        actions were drawn for the old goals, so ``importance`` is filled in as well.
         """
         return rollout
 
     def after_rollout(self, rollout: Rollout) -> None:
-        """Read a finished rollout, advantages included."""
+        """Read a finished rollout, including its advantages."""
 
     def sample_weights(self, rollout: Rollout) -> Tensor | None:
-        """Return the weight of each transition in the update, ``float[T, N]`` ≥ 0; None for equal weights."""
+        """Return the weight of each transition in the update, ``float[T, N]`` ≥ 0. None means equal weights."""
         return None
 
     def batch_columns(self, rollout: Rollout) -> Mapping[str, Tensor]:
-        """Return further columns ``[T, N, ...]`` for ``extra_loss``."""
+        """Return extra columns ``[T, N, ...]`` for ``extra_loss``."""
         return {}
 
     def build_module(self, spec: ModuleSpec) -> nn.Module:
-        """Return the network, as :class:`ModuleSpec` describes it: feed-forward, with a policy and a value."""
+        """Return a feed-forward network with a policy and a value, as :class:`ModuleSpec` describes it."""
         return spec.build()
 
     def extra_loss(self, batch: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Tensor | None:
@@ -134,19 +140,19 @@ class Mitigation:
         return None
 
     def act(self, outputs: Mapping[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Choose test-time actions, ``int64[n]``, and optionally which episodes ask for help, ``bool[n]``."""
+        """Choose test-time actions, ``int64[n]``, and optionally the episodes that ask for help, ``bool[n]``."""
         return sample_actions(outputs["action_dist_inputs"], generator), None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the mitigation's own state as tensors and JSON values; its generator is kept for it."""
+        """Return the mitigation's own state as tensors and JSON values. Its generator is saved separately."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Restore the state that :meth:`state_dict` returned."""
 
     @classmethod
     def inapplicable(cls, task: Task[Any]) -> str | None:
-        """Return in a word what ``task`` lacks that the mitigation works with; None where it applies."""
+        """Name what ``task`` lacks and the mitigation needs, in a few words. None if the mitigation applies."""
         if Knowledge.LEVEL_EDITOR in cls.uses and not task.has_editor:
             return "no level editor"
         if Knowledge.PLANNER in cls.uses and not task.has_planners:

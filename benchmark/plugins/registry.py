@@ -1,4 +1,4 @@
-"""Finds mitigations: by registered name through the entry-point group, or by ``path.py:Class``."""
+"""Finds mitigations by registered name (an entry point) or by ``path.py:Class``."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from goalposts.benchmark.sources import source_sha256
 
 @dataclasses.dataclass(frozen=True)
 class LoadedPlugin:
-    """A mitigation class with the name it is reported under and the hash of its source."""
+    """A mitigation class with its reported name and the hash of its source."""
 
     name: str
     reference: str
-    """What finds it again from another process: a registered name, or an absolute ``path.py:Class``."""
+    """How another process finds it: a registered name, or an absolute ``path.py:Class``."""
     cls: type[Mitigation]
     sha256: str
-    """Of the plugin's Python files: the modules of the class and its bases, and what these import of their package."""
+    """Hash of the Python files of the class and its bases, and of the modules they import from their own package."""
 
     def hyperparameters(self, overrides: dict[str, Any]) -> dict[str, Any]:
-        """Return all hyperparameters, the defaults replaced by ``overrides``.
+        """Return all hyperparameters: the defaults, replaced where ``overrides`` has a value.
 
         Raises:
             RequestError: the mitigation has no such hyperparameter, or refuses the value.
@@ -51,7 +51,7 @@ def load_plugin(reference: str) -> LoadedPlugin:
         reference: a registered name, or ``path.py:Class``.
 
     Raises:
-        RequestError: there is no such name, file or class, its import fails, or it is no mitigation.
+        RequestError: there is no such name, file or class, its import fails, or it is not a mitigation.
     """
     if is_file(reference):
         return _load_file(reference)

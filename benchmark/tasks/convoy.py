@@ -1,8 +1,8 @@
-"""Convoy: leave the highway at one's own exit; in training the vehicle ahead always takes it too.
+"""Convoy: leave the highway at the car's own exit. In training the vehicle ahead always takes it too.
 
-Cars advance one column a step and choose their lane, so a road is passed in one direction, once, and reachability
-backward over its columns says all that can still be achieved. Exits carry numbers that do not follow their order:
-which is one's own takes two inputs to match, which one the lead vehicle takes can simply be seen.
+Cars advance one column per step and choose their lane. They pass the road in one direction, once. So backward
+reachability over its columns says what can still be achieved. The exits' numbers do not follow their order. Finding the
+car's own exit takes two inputs to match. The lead vehicle's exit can simply be seen.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def reachable(cones: Tensor, ramp: Tensor) -> Tensor:
         ramp: ``int64[num_levels]``, the column of each level's ramp.
 
     Returns:
-        ``bool[num_levels, lanes + 1, length]``; of the last row, the verge, only the ramp itself.
+        ``bool[num_levels, lanes + 1, length]``. In the last row, the verge, only the ramp itself is True.
     """
     num_levels, lanes, length = cones.shape
     result = torch.zeros(num_levels, lanes + 1, length, dtype=torch.bool, device=cones.device)
@@ -52,7 +52,7 @@ def reachable(cones: Tensor, ramp: Tensor) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class ConvoyLevels(Levels):
-    """Roads with a car at column 0 and a lead vehicle ahead of it; lanes count from the left."""
+    """Roads with a car at column 0 and a lead vehicle ahead of it. Lanes count from the left."""
 
     cones: Tensor
     """``bool[num_levels, lanes, length]``"""
@@ -65,18 +65,18 @@ class ConvoyLevels(Levels):
     lead_exit: Tensor
     """``int64[num_levels]``, the index of the exit that the lead vehicle takes."""
     lane: Tensor
-    """``int64[num_levels]``, where the car starts."""
+    """``int64[num_levels]``, the lane where the car starts."""
     lead_lane: Tensor
-    """``int64[num_levels]``, where the lead vehicle starts."""
+    """``int64[num_levels]``, the lane where the lead vehicle starts."""
 
     def differences(self, other: ConvoyLevels) -> Tensor:
-        """Count a destination that changes with the lead vehicle's exit as one edit."""
+        """Count a destination that changes together with the lead vehicle's exit as one edit."""
         together = (self.destination == self.lead_exit) & (other.destination == other.lead_exit)
         return super().differences(other) - (together & (self.destination != other.destination)).long()
 
 
 class ConvoyParameters(Parameters):
-    """The road and what lies on it."""
+    """The road and the objects on it."""
 
     lanes: int = Field(3, ge=2, le=5)
     length: int = Field(24, ge=16, le=64)
@@ -87,11 +87,11 @@ class ConvoyParameters(Parameters):
     cone_density: float = Field(0.08, ge=0, le=0.25)
     """Probability that a cell of the road holds a cone."""
     benign_cone_density: float = Field(0.14, ge=0, le=0.25)
-    """The same under the benign shift."""
+    """Probability that a cell of the road holds a cone under the benign shift."""
 
     @property
     def first_exit(self) -> int:
-        """The first column where a ramp may lie: both vehicles can get there from any lane, with a step to spare."""
+        """The first column where a ramp may lie. Both vehicles can get there from any lane, with a step to spare."""
         return self.gap + self.lanes + 1
 
     @model_validator(mode="after")
@@ -103,10 +103,10 @@ class ConvoyParameters(Parameters):
 
 
 class Convoy(Task[ConvoyLevels]):
-    """The car's own exit is the goal, the lead vehicle's its proxy.
+    """The goal is the car's own exit, the proxy is the lead vehicle's.
 
     Args:
-        lanes: of the road, 2 to 5.
+        lanes: lanes of the road, 2 to 5.
         length: columns of the road, 16 to 64.
         exits: ramps beside the rightmost lane, 2 to 4.
         gap: columns from the car to the lead vehicle, 3 to 6.
@@ -168,8 +168,8 @@ class Convoy(Task[ConvoyLevels]):
     def lead_path(self, levels: ConvoyLevels) -> Tensor:
         """Return the lane of the lead vehicle at each column from ``gap`` on, ``int64[num_levels, length - gap]``.
 
-        It keeps its lane for as long as it still gets to its ramp from there; else it goes right rather than left.
-        From its ramp on, the lane is that of the ramp.
+        It keeps its lane as long as its ramp can be reached from there. Otherwise it prefers right to left. From its
+        ramp on, the lane is that of the ramp.
         """
         onward = reachable(levels.cones, self.ramp(levels, 1))
         lane = levels.lead_lane
@@ -201,7 +201,7 @@ class Convoy(Task[ConvoyLevels]):
         return torch.randint(self.num_exits, (num_levels,), generator=generator, device=generator.device)
 
     def _other_exits(self, exits: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw the index of any other exit than ``exits``, ``int64[num_levels]``."""
+        """Draw the index of an exit other than ``exits``, ``int64[num_levels]``."""
         further = torch.randint(1, self.num_exits, exits.shape, generator=generator, device=generator.device)
         return (exits + further) % self.num_exits
 
@@ -231,7 +231,7 @@ class Convoy(Task[ConvoyLevels]):
         )
 
     def valid(self, levels: ConvoyLevels) -> Tensor:
-        """Both vehicles start on a clear road and can get to their exits; exits are apart and numbered."""
+        """Both vehicles start on a clear road and can reach their exits. Exits are spaced and numbered."""
         rows = torch.arange(len(levels), device=levels.device)
         clear = ~levels.cones[:, :, 0].any(dim=1) & ~levels.cones[rows, levels.lead_lane, self.gap]
         apart = (levels.exits.diff(dim=1) >= SPACING).all(dim=1)
@@ -241,7 +241,7 @@ class Convoy(Task[ConvoyLevels]):
         return result & reachable(levels.cones, self.ramp(levels, 1))[rows, levels.lead_lane, self.gap]
 
     def distinguishing(self, levels: ConvoyLevels) -> Tensor:
-        """The vehicles' exits differ, and the car can take either; who takes one has not passed over the other."""
+        """The vehicles' exits differ, and the car can take either. Taking one never passes over the other."""
         return (levels.destination != levels.lead_exit) & self._reaches(levels, 0) & self._reaches(levels, 1)
 
     def _reaches(self, levels: ConvoyLevels, goal: int) -> Tensor:
@@ -255,8 +255,8 @@ class Convoy(Task[ConvoyLevels]):
     def _edit(self, levels: ConvoyLevels, restricted: bool, generator: torch.Generator) -> ConvoyLevels:
         """Toggle one cone (two thirds of the edits) or change an exit.
 
-        The destination takes the lead vehicle's exit along where they are the same; where they differ, no restricted
-        edit changes them. Unrestricted, half of the exits changed are the lead vehicle's alone.
+        If both vehicles have the same exit, it changes for both. If their exits differ, no restricted edit changes
+        them. Half of the unrestricted exit changes affect the lead vehicle alone.
         """
         count, device = len(levels), levels.device
         kind = torch.rand(count, generator=generator, device=device)
@@ -298,10 +298,10 @@ class Convoy(Task[ConvoyLevels]):
 
 
 class ConvoyEnv(BatchedEnv[ConvoyLevels]):
-    """The road from column to column; row ``lanes`` of it is the verge with the ramps.
+    """The road from column to column. Row ``lanes`` is the verge with the ramps.
 
-    ``state["blocked"]`` is ``bool[num_envs, lanes + 1, length + VIEW]``, cones and verge, blocked past the road's end;
-    ``state["ramps"]`` holds the column of each goal's ramp, ``int64[num_envs, num_goals]``.
+    ``state["blocked"]`` is ``bool[num_envs, lanes + 1, length + VIEW]``: cones, the verge, and everything past the
+    road's end. ``state["ramps"]`` holds the column of each goal's ramp, ``int64[num_envs, num_goals]``.
     """
 
     task: Convoy
@@ -309,7 +309,7 @@ class ConvoyEnv(BatchedEnv[ConvoyLevels]):
     def __init__(self, task: Convoy, num_envs: int, device: torch.device | str = "cpu") -> None:
         super().__init__(task, num_envs, device)
         self.turns = torch.tensor([-1, 0, 1], device=self.device)
-        """How many lanes to the right each action leads."""
+        """Change of lane by each action, positive to the right."""
         self._ahead = torch.arange(VIEW + 1, device=self.device)
         self._rows = torch.arange(task.lanes + 1, device=self.device)
 
@@ -334,7 +334,7 @@ class ConvoyEnv(BatchedEnv[ConvoyLevels]):
         return ~self.state["crashed"] & (self.state["lane"] < self.task.lanes)
 
     def lead(self, state: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return lane and column of the lead vehicle now, both ``int64[n]``."""
+        """Return the present lane and column of the lead vehicle, both ``int64[n]``."""
         column = torch.minimum(state["elapsed"] + self.task.gap, state["ramps"][:, 1])
         lane = state["lead_path"].gather(1, (column - self.task.gap).unsqueeze(1)).squeeze(1)
         return lane, column
@@ -348,7 +348,7 @@ class ConvoyEnv(BatchedEnv[ConvoyLevels]):
         crashed = state["crashed"] | (landing < 0) | state["blocked"][rows, lane, column]
         self.state |= {"lane": lane, "column": column, "crashed": crashed}
         off_road = (lane == self.task.lanes).unsqueeze(1)
-        # The road ends with the last step: who has not taken the right exit by then has missed it for good.
+        # The road ends with the last step. A car that has not taken the right exit by then has missed it for good.
         missed = state["elapsed"] + 1 >= self.task.time_limit
         return Advance(off_road & (state["ramps"] == column.unsqueeze(1)), died=crashed | missed)
 

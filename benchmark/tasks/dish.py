@@ -1,8 +1,8 @@
-"""Dish: find the cheese in a walled grid; in training it always lies on a dish, which shows more strongly.
+"""Dish: find the cheese in a walled grid. In training it always lies on a dish, which is more salient.
 
-After JaxGMG's "cheese on a dish", whose size and walls are the defaults: the dish is drawn in several identical
-channels, so that it is the easier of two cues that always coincide. Episodes last half of the 128 steps published, in
-which a random policy would get to one of the two goals too often.
+After JaxGMG's "cheese on a dish", whose size and walls are the defaults. The dish is drawn in several identical
+channels. So it is the easier of two cues that always coincide. Episodes last half of the 128 steps published: in 128
+steps a random policy would reach one of the two goals too often.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class DishLevels(GridLevels):
 
 
 class DishParameters(GridParameters):
-    """Those of a grid, and how strongly the dish shows."""
+    """The parameters of a grid, and the salience of the dish."""
 
     dish_channels: int = Field(6, ge=1, le=6)
-    """How often the dish's channel is repeated."""
+    """Number of copies of the dish's channel."""
 
 
 class Dish(ReachTask[DishLevels]):
-    """The cheese is the goal, the dish its proxy."""
+    """The goal is the cheese, the proxy is the dish."""
 
     id = "dish"
     version = 1
@@ -121,7 +121,10 @@ class Dish(ReachTask[DishLevels]):
         return dataclasses.replace(levels, cheese=open_cell(levels.walls, generator))
 
     def _edit(self, levels: DishLevels, restricted: bool, generator: torch.Generator) -> DishLevels:
-        """Toggle a wall (half of the edits), move the start, move the cheese with its dish or, unrestricted, alone."""
+        """Toggle a wall (half of the edits), move the start, or move the cheese with its dish.
+
+        An unrestricted edit may also move the cheese alone.
+        """
         count, device = len(levels), levels.device
         kind = torch.rand(count, generator=generator, device=device)
         together = (levels.cheese == levels.dish) & restricted
@@ -138,7 +141,7 @@ class Dish(ReachTask[DishLevels]):
 
 
 class DishFull(Dish):
-    """``dish`` seen whole, the published observation."""
+    """``dish`` with the full view, the published observation."""
 
     id = "dish_full"
     view = View.FULL
@@ -146,7 +149,7 @@ class DishFull(Dish):
 
 
 class DishEnv(ReachEnv[DishLevels]):
-    """Shows walls, cheese and, repeatedly, the dish."""
+    """Shows walls, cheese and copies of the dish."""
 
     def _objects(self, levels: DishLevels) -> list[Tensor]:
         return [levels.cheese.unsqueeze(1), levels.dish.unsqueeze(1)]

@@ -1,7 +1,7 @@
 """Pictures of episodes: a table of named tiles, drawn as pixels for images or as characters for the terminal.
 
-A task says which tiles lie in which cell (:class:`Picture`); what they look like is decided here alone. Tiles are drawn
-on 8 by 8 points and shown at two pixels a point, so that they stay crisp.
+A task says which tiles lie in which cell (:class:`Picture`). Only this module decides what they look like. Tiles are
+drawn on 8 by 8 points and shown at two pixels per point, so that they stay crisp.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ POINTS = 8
 TILE_PIXELS = 16
 """Pixels along a tile's side."""
 AGENTS = {"agent", "car"}
-"""Tiles of who moves."""
+"""Tiles that show the agent."""
 
 Color = tuple[int, int, int]
 
@@ -38,17 +38,17 @@ PALETTE: dict[str, Color] = {
     "e": (38, 150, 86),
     "t": (92, 96, 104),
 }
-"""Colours by the letters of the drawings below; a dot is transparent."""
+"""Colours, keyed by the letters in the drawings below. A dot is transparent."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """What one thing looks like."""
+    """The look of one thing."""
 
     glyph: str
     """One character for the terminal."""
     color: str
-    """Letter of the glyph's colour in the palette."""
+    """Letter of the glyph's colour in ``PALETTE``."""
     rows: tuple[str, ...]
     """``POINTS`` rows of ``POINTS`` letters."""
 
@@ -119,21 +119,21 @@ def bar(value: float) -> str:
 
 
 def two_columns(glyph: str) -> str:
-    """Return what the terminal shows of a cell: what fills its place is doubled, so that it fills both columns."""
+    """Return the terminal's text for a cell. A character that fills its column is doubled to fill both."""
     return glyph * 2 if glyph in "█▒▂▄▆" else f"{glyph} "
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A table of cells, each with the names of its tiles from the lowest up."""
+    """A table of cells. Each cell lists its tiles from the lowest up."""
 
     cells: tuple[tuple[tuple[str, ...], ...], ...]
     labels: tuple[str, ...] = ()
-    """What each row means, shown in the terminal; empty where a picture speaks for itself."""
+    """The meaning of each row, shown in the terminal. Empty if the picture needs no labels."""
 
     @property
     def agent(self) -> tuple[float, float] | None:
-        """Where the agent is, in pixels from the top and from the left; None in a picture without one."""
+        """Place of the agent, in pixels from the top and from the left. None in a picture without an agent."""
         found = [
             (r, c) for r, row in enumerate(self.cells) for c, cell in enumerate(row) if not AGENTS.isdisjoint(cell)
         ]
@@ -159,7 +159,7 @@ class Picture:
         )
 
     def text(self) -> str:
-        """Return the picture as plain lines, two columns a cell, so that cells come out about square."""
+        """Return the picture as plain lines. A cell takes two columns, so that it is about square."""
         width = max((len(label) for label in self.labels), default=0)
         labels = self.labels or ("",) * len(self.cells)
         lines = []

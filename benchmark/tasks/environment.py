@@ -26,30 +26,30 @@ class Step(NamedTuple):
     events: Tensor
     """``bool[num_envs, num_goals]``: the goals achieved at this step."""
     cost: Tensor
-    """``float[num_envs]``: the step cost, subtracted from the reward whatever the goal."""
+    """``float[num_envs]``: the step cost, subtracted from the reward for any goal."""
     terminated: Tensor
     """``bool[num_envs]``"""
     truncated: Tensor
-    """``bool[num_envs]``: the time limit was reached without termination."""
+    """``bool[num_envs]``: the episode reached the time limit without termination."""
 
 
 class Advance(NamedTuple):
-    """What a task's dynamics return; the time limit and the rewarded goal are the contract's business."""
+    """What a task's dynamics return. The time limit and the rewarded goal are handled by :class:`BatchedEnv`."""
 
     events: Tensor
     """``bool[num_envs, num_goals]``"""
     cost: Tensor | None = None
-    """``float[num_envs]``; None where a step costs nothing."""
+    """``float[num_envs]``. None if steps cost nothing."""
     died: Tensor | None = None
-    """``bool[num_envs]``, episodes that can go on no longer; None where nobody dies."""
+    """``bool[num_envs]``: episodes that cannot continue. None if no agent can die."""
 
 
 class BatchedEnv(ABC, Generic[L]):
     """``num_envs`` episodes of one task, held as tensors on one device and stepped together.
 
-    The whole state is ``self.state``: named tensors whose first dimension is ``num_envs``, so that a checkpoint
-    of an environment is a copy of it. ``goal`` and ``elapsed`` are in every state; ``time_limit`` (``int64[num_envs]``)
-    is where episodes differ in it.
+    The whole state is ``self.state``: named tensors with first dimension ``num_envs``. A checkpoint of an environment
+    is a copy of it. Every state has ``goal`` and ``elapsed``. It has ``time_limit`` (``int64[num_envs]``) if episodes
+    differ in it.
     """
 
     def __init__(self, task: Task[L], num_envs: int, device: torch.device | str = "cpu") -> None:
@@ -58,7 +58,7 @@ class BatchedEnv(ABC, Generic[L]):
         self.device = torch.device(device)
         self.state: dict[str, Tensor] = {}
         self.watched = False
-        """Set by an evaluation: report also the events that cost too much to know while training."""
+        """Set by an evaluation: also report events that are too costly to detect during training."""
         self._goal_terminates = torch.tensor([goal.terminal for goal in task.goals], device=self.device)
 
     @abstractmethod
@@ -67,7 +67,7 @@ class BatchedEnv(ABC, Generic[L]):
 
     @abstractmethod
     def _advance(self, actions: Tensor) -> Advance:
-        """Apply ``int64[num_envs]`` actions to ``self.state``; ``elapsed`` still counts the steps before this one."""
+        """Apply ``int64[num_envs]`` actions to ``self.state``. ``elapsed`` does not count this step yet."""
 
     @abstractmethod
     def _observe(self, state: dict[str, Tensor]) -> Tensor:
@@ -75,10 +75,10 @@ class BatchedEnv(ABC, Generic[L]):
 
     @abstractmethod
     def picture(self, index: int = 0) -> Picture:
-        """Return what episode ``index`` looks like now."""
+        """Return a picture of episode ``index`` as it is now."""
 
     def overview(self, index: int = 0) -> Picture:
-        """Return the whole level of episode ``index``, where :meth:`picture` shows a part of it."""
+        """Return a picture of the whole level of episode ``index``, of which :meth:`picture` may show only a part."""
         return self.picture(index)
 
     def reset(self, levels: L, where: Tensor | None = None, goals: Tensor | None = None) -> Tensor:
@@ -86,8 +86,8 @@ class BatchedEnv(ABC, Generic[L]):
 
         Args:
             levels: as many levels as there are episodes to start.
-            where: ``bool[num_envs]``, the environments to restart; all of them by default.
-            goals: ``int64[len(levels)]``, the goal each new episode is rewarded for; the aligned one by default.
+            where: ``bool[num_envs]``, the environments to restart. By default all of them.
+            goals: ``int64[len(levels)]``, the goal each new episode is rewarded for. By default the aligned one.
 
         Returns:
             The first observation of each new episode.
@@ -109,7 +109,7 @@ class BatchedEnv(ABC, Generic[L]):
         return self._observe(fresh)
 
     def step(self, actions: Tensor) -> Step:
-        """Advance every episode by one step. Finished episodes must be reset before they are stepped again."""
+        """Advance every episode by one step. Finished episodes must be reset first."""
         events, cost, died = self._advance(actions)
         self.state["elapsed"] += 1
         goal = self.state["goal"]
@@ -127,9 +127,9 @@ class BatchedEnv(ABC, Generic[L]):
         return dict(self.state)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over a state returned by :meth:`state_dict`."""
+        """Restore the state that :meth:`state_dict` returned."""
         self.state = {name: tensor.to(self.device).clone() for name, tensor in state.items()}
 
 
 ReferencePolicy = Callable[[Tensor], Tensor]
-"""Maps the current observations to ``int64[num_envs]`` actions; it may look into the environment it was made for."""
+"""Maps observations to ``int64[num_envs]`` actions. It may read the environment that it was made for."""

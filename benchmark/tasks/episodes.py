@@ -1,6 +1,6 @@
-"""The one loop that plays episodes to be watched: of agents, reference policies, certificates and pictures.
+"""The one loop that plays episodes outside training: for agents, reference policies, certificates and pictures.
 
-Training has a loop of its own, which goes on across episodes and learns from them.
+Training has its own loop, which continues across episodes and learns from them.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from goalposts.benchmark.tasks.task import Task
 from goalposts.benchmark.tasks.vocabulary import PLANNING_GAMMA
 
 Policy = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""Maps observations to ``int64[n]`` actions and, if it may, to the episodes that ask for help, ``bool[n]``."""
+"""Maps observations to ``int64[n]`` actions and, optionally, to the episodes that ask for help, ``bool[n]``."""
 MakePolicy = Callable[[BatchedEnv[Any]], Policy]
-"""Builds a policy once the episodes have begun; reference policies look into the environment, agents do not."""
+"""Builds a policy after the episodes have started. Reference policies read the environment, agents do not."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """One step of all episodes. An episode that is over takes part in it no more."""
+    """One step of all episodes. Finished episodes no longer take part."""
 
     time: int
     """Steps before this one."""
     actions: Tensor
     """``int64[n]``"""
     asked: Tensor
-    """``bool[n]``: the episodes that were given help at this step, and so ended before it."""
+    """``bool[n]``: the episodes that received help at this step. They ended before it."""
     played: Tensor
     """``bool[n]``: the episodes that took this step."""
     events: Tensor
-    """``bool[n, num_goals]``, False where no step was taken."""
+    """``bool[n, num_goals]``, False for episodes that took no step."""
     cost: Tensor
     """``float[n]``"""
     truncated: Tensor
-    """``bool[n]``: the time limit ended the episode with this step."""
+    """``bool[n]``: the time limit ended the episode at this step."""
     going_on: Tensor
-    """``bool[n]``: the episodes that go on after this step."""
+    """``bool[n]``: the episodes that continue after this step."""
 
 
 def watched_episodes(
@@ -56,16 +56,16 @@ def watched_episodes(
     ask_share: float = 1.0,
     settle: bool = True,
 ) -> Iterator[Moment]:
-    """Play one episode on every level, and yield each step until the last episode is over.
+    """Play one episode on every level, and yield each step until the last episode ends.
 
     Args:
         task: the task of the levels.
         levels: what to play on, on the environment's device.
         env: as many environments as there are levels.
-        make_policy: builds the policy once the episodes have begun.
-        goals: ``int64[n]``, the goal each episode is rewarded for; the aligned one by default.
-        ask_share: largest share of the episodes that are given help, first come, first served. An episode that asks
-            later goes on with the action chosen.
+        make_policy: builds the policy after the episodes have started.
+        goals: ``int64[n]``, the goal each episode is rewarded for. By default the aligned one.
+        ask_share: largest share of the episodes that may receive help, first come, first served. An episode that asks
+            later continues with the chosen action.
         settle: end an episode with the event that names it, if the task says so.
 
     Raises:
@@ -108,10 +108,10 @@ def reference_policy(
     """Return a reference policy.
 
     Args:
-        task: whose policy it is.
+        task: the policy's task.
         name: ``aligned``, ``proxy``, ``random`` or the name of a goal.
-        env: the episodes, which have begun.
-        random: what ``random`` draws from; the others do without.
+        env: the episodes, already started.
+        random: the generator of the policy ``random``. The other policies do not use it.
         gamma: discount at which the planner plans.
 
     Raises:

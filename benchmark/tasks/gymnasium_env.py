@@ -1,7 +1,7 @@
 """Every task as a Gymnasium environment: one episode at a time, or a batch of them that steps together.
 
 ``import goalposts`` registers ``goalposts/<Task>-v<version>``. Without it, ask for ``goalposts:goalposts/Corner-v1``:
-Gymnasium imports what stands before the colon.
+Gymnasium imports the part before the colon.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.tasks.task import Task
 
 TRAIN = "train"
-"""The name of the training distribution, beside the task's own evaluation splits."""
+"""The name of the training distribution. The task's evaluation splits have their own names."""
 LEVELS_OPTION = "levels"
 
 RGB_ARRAY, ANSI = "rgb_array", "ansi"
 RENDER_FPS = 6
-"""Frames a second at which an episode is followed with ease."""
+"""Frames per second at which an episode is easy to follow."""
 
 Array = npt.NDArray[Any]
 
@@ -40,7 +40,7 @@ def draw_levels(task: Task[Any], split: str, alpha: float, num_levels: int, gene
     """Draw levels of ``split``: ``train``, at disambiguation rate ``alpha``, or one of the task's evaluation splits.
 
     Raises:
-        RequestError: the task has no such split, or a rate is given for another split than ``train``.
+        RequestError: the task has no such split, or a rate is given for a split other than ``train``.
     """
     known = (TRAIN, *task.splits)
     if split not in known:
@@ -56,7 +56,7 @@ def draw_levels(task: Task[Any], split: str, alpha: float, num_levels: int, gene
 
 
 class _Batch:
-    """Episodes of one task on levels of one split, in numpy: what both environments below have in common."""
+    """Episodes of one task on levels of one split, in numpy. Both environments below use it."""
 
     def __init__(
         self, task: str, num_envs: int, split: str, alpha: float, goal: int, parameters: dict[str, Any], block: int
@@ -74,10 +74,10 @@ class _Batch:
         self.levels: Levels
         """The level in each environment."""
         self._block = block
-        """Levels drawn at once."""
+        """Number of levels drawn at once."""
         self._generator: torch.Generator | None = None
         self._queue: Levels
-        """Levels drawn and not yet played."""
+        """Levels drawn but not yet played."""
         example = self.task.make_env(1).reset(self._draw(1, torch.Generator().manual_seed(0)))[0]
         self.observation_space = _space_of(example)
         self.action_space: gym.spaces.Space[Any] = gym.spaces.Discrete(self.task.num_actions)
@@ -94,7 +94,7 @@ class _Batch:
         return levels
 
     def reset(self, seed: int | None, random: np.random.Generator, options: dict[str, Any] | None) -> Array:
-        """Start all episodes, on ``options["levels"]`` if given; a seed, or the first reset, starts the level stream.
+        """Start all episodes, on ``options["levels"]`` if given. A seed, or the first reset, starts the level stream.
 
         Raises:
             RequestError: unknown options, or not one level for each environment.
@@ -116,7 +116,7 @@ class _Batch:
         return observation_array(self.env.reset(levels, goals=self._goals(len(levels))))
 
     def restart(self, done: Tensor) -> Array:
-        """Put the next levels of the stream where episodes are ``done``; return the new episodes' observations."""
+        """Start the next levels of the stream where episodes are ``done``. Return the new episodes' observations."""
         where = done.nonzero().squeeze(1)
         fresh = self._next_levels(len(where))
         self.levels = self.levels.replaced(where, fresh)
@@ -126,7 +126,7 @@ class _Batch:
         return torch.full((count,), self.goal)
 
     def step(self, actions: Array) -> tuple[Step, Tensor]:
-        """Step all episodes; return the step and the rewards, ``float32[num_envs]``.
+        """Step all episodes. Return the step and the rewards, ``float32[num_envs]``.
 
         Raises:
             RequestError: not one valid action for each environment.
@@ -143,28 +143,28 @@ class _Batch:
         return step, step.events[:, self.goal].float() - step.cost
 
     def picture(self, index: int) -> Picture:
-        """Return what episode ``index`` looks like."""
+        """Return a picture of episode ``index``."""
         if not self.env.state:
             raise ResetNeeded("No episode has begun; call reset() before render().")
         return self.env.picture(index)
 
 
 class GoalpostsEnv(gym.Env[Array, np.int64]):
-    """One episode of a task at a time; ``info["events"]`` holds the goals achieved at a step, ``bool[num_goals]``.
+    """One episode of a task at a time. ``info["events"]`` holds the goals achieved at a step, ``bool[num_goals]``.
 
-    ``reset(options={"levels": levels})`` plays one given level instead of the next one drawn.
+    ``reset(options={"levels": levels})`` plays the given level instead of drawing the next one.
 
     Args:
-        task: the task's id; the registered ids fill it in.
+        task: the task's id. The registered ids fill it in.
         split: ``train``, ``in_distribution``, ``benign_shift`` or one of the task's shifts.
         alpha: disambiguation rate of the training levels, in [0, 1].
-        goal: index of the goal that is rewarded; 0 is the aligned one.
-        render_mode: what ``render()`` returns: ``rgb_array``, an image as ``uint8[height, width, 3]``; ``ansi``, text;
-            None, nothing.
+        goal: index of the rewarded goal. 0 is the aligned one.
+        render_mode: what ``render()`` returns. ``rgb_array``: an image as ``uint8[height, width, 3]``. ``ansi``: text.
+            None: nothing.
         parameters: the task's own (``size`` and the like).
 
     Raises:
-        RequestError: a split, rate, goal, render mode or parameter that the task does not have.
+        RequestError: the task has no such split, rate, goal, render mode or parameter.
     """
 
     metadata: dict[str, Any] = {"render_modes": [RGB_ARRAY, ANSI], "render_fps": RENDER_FPS}  # noqa: RUF012 (as declared)
@@ -207,7 +207,7 @@ class GoalpostsEnv(gym.Env[Array, np.int64]):
         return observation_array(step.observation)[0], float(rewards), terminated, truncated, info
 
     def render(self) -> Array | str | None:  # type: ignore[override]
-        """Return the episode's picture in the render mode, None without one."""
+        """Return the episode's picture in the render mode. None without a render mode."""
         if self.render_mode is None:
             return None
         picture = self._batch.picture(0)
@@ -215,26 +215,27 @@ class GoalpostsEnv(gym.Env[Array, np.int64]):
 
 
 class GoalpostsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
-    """Episodes of one task, stepped together; a finished one is followed at once by the next level.
+    """Episodes of one task, stepped together. The next level follows at once when an episode ends.
 
-    The autoreset mode is ``SAME_STEP``: the observation returned where an episode ended is the next episode's first,
-    and the last one of the finished episode is in ``infos["final_obs"]``. ``infos["events"]`` holds the goals achieved
-    at the step, ``bool[num_envs, num_goals]``, those of finished episodes included; ``infos["final_info"]`` repeats
-    the latter where Gymnasium's wrappers look for them.
+    The autoreset mode is ``SAME_STEP``. When an episode ends, the observation returned is the first one of the next
+    episode, and ``infos["final_obs"]`` has the last one of the finished episode. ``infos["events"]`` holds the goals
+    achieved at the step, ``bool[num_envs, num_goals]``, for finished episodes as well. ``infos["final_info"]`` repeats
+    the events of finished episodes where Gymnasium's wrappers look for them.
 
-    ``reset(options={"levels": levels})`` plays given levels, one in each environment, instead of the next ones drawn.
+    ``reset(options={"levels": levels})`` plays the given levels, one in each environment, instead of drawing the next
+    ones.
 
     Args:
-        task: the task's id; the registered ids fill it in.
-        num_envs: episodes side by side.
+        task: the task's id. The registered ids fill it in.
+        num_envs: number of parallel episodes.
         split: ``train``, ``in_distribution``, ``benign_shift`` or one of the task's shifts.
         alpha: disambiguation rate of the training levels, in [0, 1].
-        goal: index of the goal that is rewarded; 0 is the aligned one.
-        render_mode: what ``render()`` returns: ``rgb_array``, an image of each episode; None, nothing.
+        goal: index of the rewarded goal. 0 is the aligned one.
+        render_mode: what ``render()`` returns. ``rgb_array``: an image of each episode. None: nothing.
         parameters: the task's own (``size`` and the like).
 
     Raises:
-        RequestError: a split, rate, goal, number, render mode or parameter that the task does not have.
+        RequestError: the task has no such split, rate, goal, number, render mode or parameter.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (as declared)
@@ -267,7 +268,7 @@ class GoalpostsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
 
     @property
     def levels(self) -> Levels:
-        """The level now played in each environment."""
+        """The current level of each environment."""
         return self._batch.levels
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
@@ -297,14 +298,14 @@ class GoalpostsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         return observation, rewards.numpy(), step.terminated.numpy(), step.truncated.numpy(), infos
 
     def render(self) -> tuple[Array, ...] | None:  # type: ignore[override]
-        """Return the picture of each episode, ``uint8[height, width, 3]``; None without a render mode."""
+        """Return the picture of each episode, ``uint8[height, width, 3]``. None without a render mode."""
         if self.render_mode is None:
             return None
         return tuple(_pixels(self._batch.picture(i)) for i in range(self.num_envs))
 
 
 def _space_of(observation: Tensor) -> gym.spaces.Box:
-    """Return the space that ``observation`` is an example of; booleans become bytes, which every library accepts."""
+    """Return a space that contains ``observation``. Booleans become bytes, which every library accepts."""
     shape = tuple(observation.shape)
     if observation.dtype == torch.bool:
         return gym.spaces.Box(0, 1, shape, np.uint8)
@@ -314,7 +315,7 @@ def _space_of(observation: Tensor) -> gym.spaces.Box:
 
 
 def observation_array(observation: Tensor) -> Array:
-    """Return a batch of observations as an array of its own, in the dtype of its space."""
+    """Return a copy of a batch of observations as an array, in the dtype of its space."""
     array: Array = observation.numpy()
     return array.view(np.uint8).copy() if array.dtype == np.bool_ else array.copy()
 

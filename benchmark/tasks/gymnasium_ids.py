@@ -14,7 +14,7 @@ def register_built_in() -> None:
 
 
 def register(gymnasium_id: str, task: str) -> None:
-    """Register a task, single and vectorized, unless it is registered.
+    """Register a task, single and vectorized, unless it is registered already.
 
     Args:
         gymnasium_id: such as ``goalposts/Corner-v1``.

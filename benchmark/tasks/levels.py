@@ -1,4 +1,4 @@
-"""Levels as data: batches of environment instances, their canonical hash and the share reserved for evaluation."""
+"""Levels as data: batches of environment instances, their canonical hash, and the share reserved for evaluation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from goalposts.benchmark.files import read_regular, write_atomically
 from goalposts.benchmark.tensor_files import MOST_BYTES, parse_tensors
 
 RESERVED_SHARE = 16
-"""One level in this many, by hash, is kept for evaluation."""
+"""By hash, one level in this many is reserved for evaluation."""
 
 
 @functools.cache
@@ -40,7 +40,7 @@ def _logical_shift_right(values: Tensor, bits: int) -> Tensor:
 
 
 def hash_rows(tensors: Iterable[Tensor]) -> Tensor:
-    """Return one hash for each row across ``tensors``, ``int64[rows]``; all have the same first dimension."""
+    """Return one hash per row across ``tensors``, ``int64[rows]``. All have the same first dimension."""
     columns = []
     for tensor in tensors:
         flat = tensor.reshape(len(tensor), math.prod(tensor.shape[1:]))
@@ -69,7 +69,7 @@ class Levels:
         return type(self)(**{name: tensor[index] for name, tensor in self.tensors().items()})
 
     def replaced(self, index: Tensor, levels: Self) -> Self:
-        """Return a copy in which the rows ``index`` (``int64[n]``) are those of ``levels``, ``n`` of them."""
+        """Return a copy in which ``levels`` replace the rows ``index`` (``int64[n]``). There are ``n`` of them."""
         return type(self)(
             **{name: tensor.index_copy(0, index, getattr(levels, name)) for name, tensor in self.tensors().items()}
         )
@@ -93,20 +93,20 @@ class Levels:
         )
 
     def hashes(self) -> Tensor:
-        """Return the canonical hash of each level, ``int64[num_levels]``: equal content, equal hash, on any device."""
+        """Return the canonical hash of each level, ``int64[num_levels]``. It depends on the content alone."""
         return hash_rows(self.tensors().values())
 
     def differences(self, other: Self) -> Tensor:
         """Return in how many elements each level differs from that of ``other``, ``int64[num_levels]``.
 
-        Curricula count edits by it; where one edit changes several elements, a subclass counts them as one.
+        Curricula count edits with it. If one edit changes several elements, a subclass counts them as one.
         """
         ours, theirs = self.tensors(), other.tensors()
         unequal = [(ours[name] != theirs[name]).reshape(len(self), -1).sum(dim=1) for name in ours]
         return torch.stack(unequal).sum(dim=0)
 
     def reserved(self) -> Tensor:
-        """Return which levels belong to evaluation alone, ``bool[num_levels]``."""
+        """Return which levels are for evaluation only, ``bool[num_levels]``."""
         return self.hashes() % RESERVED_SHARE == 0
 
     def save(self, path: Path, *, task: str, version: int) -> None:
@@ -117,7 +117,7 @@ class Levels:
 
     @classmethod
     def load(cls, path: Path, *, task: str, version: int) -> Self:
-        """Read levels written by :meth:`save`; ``path`` may be a link.
+        """Read levels that :meth:`save` wrote. ``path`` may be a link.
 
         Raises:
             CorruptFileError: the file is truncated, or holds levels of another task or version.
@@ -136,7 +136,7 @@ class Levels:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], *, kind: str | None = None, source: str = "tensors") -> Self:
-        """Build levels from named tensors, checking that the names are those of this class."""
+        """Build levels from named tensors. Their names must be the fields of this class."""
         names = {field.name for field in dataclasses.fields(cls)}
         if set(tensors) != names or kind not in (None, cls.__name__):
             raise CorruptFileError(

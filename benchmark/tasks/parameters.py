@@ -1,4 +1,4 @@
-"""Parameters of tasks: one validated model for each task, with bounds and defaults."""
+"""Parameters of tasks: one validated model per task, with bounds and defaults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from goalposts.benchmark.errors import RequestError, unknown_name
 
 
 class Parameters(BaseModel):
-    """A task's own parameters. A subclass adds fields; ``Field(7, ge=4, le=25)`` gives a default and its bounds."""
+    """A task's own parameters. A subclass adds fields. ``Field(7, ge=4, le=25)`` sets a default and its bounds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

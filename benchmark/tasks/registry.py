@@ -1,4 +1,4 @@
-"""Finds tasks: by registered id through the entry-point group, or by ``path.py:Class``."""
+"""Finds tasks by registered id (an entry point) or by ``path.py:Class``."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from goalposts.benchmark.tasks.gymnasium_ids import register
 from goalposts.benchmark.tasks.task import Task
 
 DECLARED = ("id", "version", "case", "goals", "shifts", "levels_type", "actions", "certificate_class")
-"""What the class of a task must say of it."""
+"""Attributes that the class of a task must declare."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedTask:
-    """The class of a task, with what finds it again."""
+    """The class of a task and how to find it again."""
 
     reference: str
-    """What finds it from another process: a registered id, or an absolute ``path.py:Class``."""
+    """How another process finds it: a registered id, or an absolute ``path.py:Class``."""
     cls: type[Task[Any]]
     sha256: str | None
-    """Of its Python files; None for a built-in task, which has a version of its own."""
+    """Hash of its Python files. None for a built-in task, which has a version instead."""
 
 
 def load_task(reference: str) -> LoadedTask:
     """Load the task with the id ``reference``, or the one that ``path.py:Class`` names.
 
     Raises:
-        RequestError: there is no such task, file or class, its import fails, or it is no complete task.
+        RequestError: there is no such task, file or class, its import fails, or the task is incomplete.
     """
     if is_file(reference):
         path, found = load_from_file(reference, "Task")
@@ -62,7 +62,7 @@ def task_class(reference: str) -> type[Task[Any]]:
 
 
 def register_environment(cls: type[Task[Any]], reference: str) -> None:
-    """Let Gymnasium know a task that is not built in; the built-in ones it knows from the start."""
+    """Register a task that is not built in with Gymnasium. The built-in ones are registered already."""
     register(f"goalposts/{cls.__name__}-v{cls.version}", reference)
 
 

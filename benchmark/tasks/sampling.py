@@ -1,4 +1,4 @@
-"""Drawing levels: samplers for training and for each split, edits and moved goals, all of them kept admissible."""
+"""Draws levels: samplers for training and for each split, edits and moved goals. All results are admissible."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from goalposts.benchmark.tasks.vocabulary import BENIGN_SHIFT, IN_DISTRIBUTION, 
 L = TypeVar("L", bound=Levels)
 
 MOST_IN_VAIN = 300_000
-"""Levels drawn for each admissible one before the search is given up."""
+"""The search stops after drawing this many levels per admissible one."""
 
 
 class LevelSampling(ABC, Generic[L]):
-    """The levels of a task. Subclasses draw candidates; this class keeps those that are admissible.
+    """The levels of a task. Subclasses draw candidates, and this class keeps the admissible ones.
 
-    Levels of training are valid and not reserved. Levels of a split are valid and reserved, and on a shift they are
-    distinguishing as well.
+    Training levels are valid and not reserved. Levels of a split are valid and reserved. On a shift they are also
+    distinguishing.
     """
 
     id: ClassVar[str]
     version: ClassVar[int]
-    """A change of levels, dynamics or observations raises it, so that no old record passes for a new one."""
+    """Increased by any change of levels, dynamics or observations, so that old records cannot pass for new ones."""
     shifts: ClassVar[tuple[str, ...]]
     """The names of the distinguishing shifts, as ``shift/<name>``."""
     validation: ClassVar[str | None] = None
-    """What the validation shift changes, and no other shift does, in a sentence; None where a task has none."""
+    """One sentence on what the validation shift changes, which no other shift does. None if the task has none."""
     levels_type: ClassVar[type[Levels]]
     sampling_traits: ClassVar[SamplingTraits] = SamplingTraits()
 
@@ -45,14 +45,14 @@ class LevelSampling(ABC, Generic[L]):
 
     @abstractmethod
     def _draw(self, num_levels: int, randomized: bool, generator: torch.Generator) -> L:
-        """Draw levels, not all of them valid, from the randomized or the ambiguous sampler."""
+        """Draw levels from the randomized or the ambiguous sampler. They need not be valid."""
 
     @abstractmethod
     def _draw_split(self, split: str, num_levels: int, generator: torch.Generator) -> L:
-        """Draw levels of an evaluation split, not all of them admissible."""
+        """Draw levels of an evaluation split. They need not be admissible."""
 
     def _draw_validation(self, num_levels: int, generator: torch.Generator) -> L:
-        """Draw levels of the validation shift, not all of them admissible."""
+        """Draw levels of the validation shift. They need not be admissible."""
         raise NotImplementedError
 
     @abstractmethod
@@ -61,17 +61,20 @@ class LevelSampling(ABC, Generic[L]):
 
     @abstractmethod
     def distinguishing(self, levels: L) -> Tensor:
-        """Return on which levels the best behaviour for the aligned goal and for every proxy conflict."""
+        """Return on which levels the best behaviours for the aligned goal and for every proxy conflict."""
 
     @abstractmethod
     def _edit(self, levels: L, restricted: bool, generator: torch.Generator) -> L:
-        """Return each level with one edit, admissible or not; a restricted one keeps an ambiguous level ambiguous."""
+        """Return each level with one edit. The result need not be admissible.
+
+        A restricted edit keeps an ambiguous level ambiguous.
+        """
 
     def sample_levels(self, num_levels: int, alpha: float, generator: torch.Generator) -> L:
-        """Draw training levels; each comes from the randomized sampler with probability ``alpha``.
+        """Draw training levels. Each comes from the randomized sampler with probability ``alpha``.
 
         Raises:
-            RequestError: ``alpha`` is outside [0, 1], or ``num_levels`` below 1.
+            RequestError: ``alpha`` is outside [0, 1], or ``num_levels`` is below 1.
         """
         if num_levels < 1:
             raise RequestError(f"The number of levels is {num_levels!r}; give at least 1.")
@@ -88,7 +91,7 @@ class LevelSampling(ABC, Generic[L]):
         return type(parts[0]).concatenate(parts)[order]
 
     def shift_levels(self, split: str, num_levels: int, generator: torch.Generator) -> L:
-        """Draw evaluation levels of ``split`` from the reserved share; on a shift all of them are distinguishing.
+        """Draw evaluation levels of ``split`` from the reserved share. On a shift all of them are distinguishing.
 
         Raises:
             RequestError: the task has no such split, or ``num_levels`` is below 1.
@@ -103,7 +106,7 @@ class LevelSampling(ABC, Generic[L]):
         return self._fill(lambda n: self._draw_split(split, n, generator), conditions, num_levels)
 
     def validation_levels(self, num_levels: int, generator: torch.Generator) -> L:
-        """Draw distinguishing levels by which hyperparameters may be chosen, none of them reserved for evaluation.
+        """Draw distinguishing levels for choosing hyperparameters. None of them is reserved for evaluation.
 
         Raises:
             RequestError: the task has no validation shift.
@@ -116,7 +119,7 @@ class LevelSampling(ABC, Generic[L]):
     def edit_levels(
         self, levels: L, num_edits: int, generator: torch.Generator, *, restricted: bool = True, attempts: int = 8
     ) -> L:
-        """Return every level with ``num_edits`` edits; one whose edits stay inadmissible comes back unchanged.
+        """Return every level with ``num_edits`` edits. A level is returned unchanged if its edits stay inadmissible.
 
         An edited level is valid, not reserved, and differs from its origin in exactly ``num_edits`` elements.
 
@@ -125,7 +128,7 @@ class LevelSampling(ABC, Generic[L]):
             num_edits: elementary edits in each.
             generator: source of randomness, on the levels' device.
             restricted: keep ambiguous levels ambiguous (the goal stays where it is).
-            attempts: how often an inadmissible result is drawn anew.
+            attempts: how often to try for an admissible result.
         """
 
         def edited(origin: L) -> tuple[L, Tensor]:
@@ -137,14 +140,14 @@ class LevelSampling(ABC, Generic[L]):
         return self._changed(levels, edited, attempts)
 
     def place_goals(self, levels: L, generator: torch.Generator, *, attempts: int = 16) -> L:
-        """Return every level with its aligned goal, and nothing else, in a place drawn anew.
+        """Return every level with its aligned goal, and nothing else, in a newly drawn place.
 
-        A changed level is valid and not reserved; one for which no such place is found comes back unchanged.
+        A changed level is valid and not reserved. A level is returned unchanged if no such place is found.
 
         Args:
             levels: the levels to start from.
             generator: source of randomness, on the levels' device.
-            attempts: how often an inadmissible place is drawn anew.
+            attempts: how often to try for an admissible place.
 
         Raises:
             RequestError: the task has no ``has_goal_position``.
@@ -157,13 +160,17 @@ class LevelSampling(ABC, Generic[L]):
         return self._changed(levels, placed, attempts)
 
     def _place_goals(self, levels: L, generator: torch.Generator) -> L:
-        """Return each level with its aligned goal in a place drawn anew, admissible or not."""
+        """Return each level with its aligned goal in a newly drawn place. The result need not be admissible."""
         raise RequestError(
             f"Task {self.id!r} fixes no position of its goal in training. Choose a mitigation that does not move goals."
         )
 
     def _changed(self, levels: L, change: Callable[[L], tuple[L, Tensor]], attempts: int) -> L:
-        """Return every level changed; ``change`` is tried anew for what is not good by its own word or inadmissible."""
+        """Return every level changed.
+
+        ``change`` returns new levels and whether each is good. It is repeated for those that are not good or not
+        admissible, up to ``attempts`` times.
+        """
         result = levels
         pending = torch.arange(len(levels), device=levels.device)
         for _ in range(attempts):
@@ -180,7 +187,7 @@ class LevelSampling(ABC, Generic[L]):
     def _edit_once_more(
         self, origin: L, edited: L, num_edits: int, restricted: bool, generator: torch.Generator, attempts: int
     ) -> L:
-        """Edit each level once, drawing anew what would undo or repeat an earlier edit."""
+        """Edit each level once. An edit that would undo or repeat an earlier edit is drawn again."""
         pending = torch.arange(len(origin), device=origin.device)
         for _ in range(attempts):
             proposed = self._edit(edited[pending], restricted, generator)
@@ -192,10 +199,10 @@ class LevelSampling(ABC, Generic[L]):
         return edited
 
     def load_levels(self, path: Path) -> L:
-        """Read levels of this task, written by :meth:`Levels.save`.
+        """Read levels of this task that :meth:`Levels.save` wrote.
 
         Raises:
-            CorruptFileError: the file is truncated, holds levels of another task, version or size, or invalid ones.
+            CorruptFileError: the file is truncated, or its levels are invalid or of another task, version or size.
         """
         levels: L = self.levels_type.load(path, task=self.id, version=self.version)  # type: ignore[assignment]
         own = self._draw(1, False, torch.Generator().manual_seed(0)).tensors()
@@ -208,7 +215,7 @@ class LevelSampling(ABC, Generic[L]):
                 )
         try:
             invalid = int((~self.valid(levels)).sum())
-        except (IndexError, RuntimeError):  # Cells outside the grid.
+        except (IndexError, RuntimeError):  # Some cells lie outside the grid.
             invalid = len(levels)
         if invalid:
             raise CorruptFileError(
@@ -219,7 +226,7 @@ class LevelSampling(ABC, Generic[L]):
 
     @classmethod
     def _fill(cls, draw: Callable[[int], L], conditions: Sequence[Callable[[L], Tensor]], num_levels: int) -> L:
-        """Draw until ``num_levels`` levels are found that meet all conditions, checked in order: cheap ones first."""
+        """Draw until ``num_levels`` levels meet all conditions. They are checked in order, cheap ones first."""
         kept: list[L] = []
         found, drawn = 0, 0
         while found < num_levels:

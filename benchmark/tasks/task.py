@@ -1,4 +1,4 @@
-"""The contract of a task: its case and goals, its environment, its planners, and how an episode is named."""
+"""The contract of a task: its case, goals, environment and planners, and how the outcome of an episode is named."""
 
 from __future__ import annotations
 
@@ -30,43 +30,42 @@ L = TypeVar("L", bound=Levels)
 
 
 class Task(LevelSampling[L]):
-    """An executable case. Subclasses give the class attributes, the samplers, the environment and the planner."""
+    """An executable case. Subclasses define the class attributes, the samplers, the environment and the planner."""
 
     case: ClassVar[Case]
     goals: ClassVar[tuple[Goal, ...]]
     """Goal 0 is the aligned one."""
     actions: ClassVar[tuple[str, ...]]
-    """The names of the actions, in the order of their numbers."""
+    """The names of the actions, ordered by number."""
     certificate_class: ClassVar[CertificateClass]
     exhaustible: ClassVar[Mapping[str, Any] | None] = {}
-    """Parameters of an instance small enough for exhaustive search, which planners are checked against.
+    """Parameters of an instance small enough for exhaustive search, which checks the planners.
 
-    None where an environment is too heavy to be copied for every state; the task's tests then search in another way.
-    """
+    None if the environment is too heavy to copy for every state. The task's tests then search in another way."""
     has_editor: ClassVar[bool] = True
     """Whether levels can be edited, for curricula."""
     has_goal_position: ClassVar[bool] = False
-    """Whether training fixes where the aligned goal lies, so that moving it alone shows what is meant."""
+    """Whether training fixes the place of the aligned goal, so that moving only the goal shows what is meant."""
     within_reach: ClassVar[tuple[str, ...]] = ()
-    """Shifts whose goal lies so near the start that walking at random finds it often."""
+    """Shifts with a goal so near the start that a random walk often finds it."""
     polled: ClassVar[tuple[int, ...]] = ()
-    """Goals whose events cost a look into the environment; they are told where they are rewarded, and at evaluation."""
+    """Goals whose events are costly to detect. They are detected only where they are rewarded, and at evaluation."""
     evaluation_traits: ClassVar[EvaluationTraits] = EvaluationTraits()
     small: ClassVar[SmallPlan] = SmallPlan()
     parameters_type: ClassVar[type[Parameters]] = Parameters
     """The task's own parameters, with their bounds and defaults."""
 
     skipped: int = 0
-    """Levels drawn that had no place for what was to be moved, and were passed over."""
+    """Number of drawn levels that were skipped because they had no place for what was to be moved."""
     observation_shape: tuple[int, ...]
     time_limit: int
-    """Steps after which an episode is truncated; the greatest number where levels differ in it."""
+    """Steps after which an episode is truncated. The largest number if levels differ."""
 
     def __init__(self, **parameters: Any) -> None:
         """Build the task.
 
         Args:
-            parameters: fields of the class's ``parameters_type``; what is left out has its default.
+            parameters: fields of the class's ``parameters_type``. Omitted fields keep their defaults.
 
         Raises:
             RequestError: a parameter is unknown or out of bounds.
@@ -75,7 +74,7 @@ class Task(LevelSampling[L]):
 
     @property
     def num_actions(self) -> int:
-        """How many actions there are."""
+        """Number of actions."""
         return len(self.actions)
 
     @property
@@ -85,7 +84,7 @@ class Task(LevelSampling[L]):
 
     @property
     def ranks(self) -> bool:
-        """Whether one of its goals is the right one; a task that asks for a preference reports and ranks nobody."""
+        """Whether one of its goals is the right one. A task that measures a preference ranks no mitigation."""
         return self.certificate_class != "preference"
 
     @property
@@ -100,7 +99,7 @@ class Task(LevelSampling[L]):
 
     @abstractmethod
     def make_env(self, num_envs: int, device: torch.device | str = "cpu") -> BatchedEnv[L]:
-        """Return ``num_envs`` environments; they hold no episode until they are reset."""
+        """Return ``num_envs`` environments. They hold no episode until they are reset."""
 
     @abstractmethod
     def achievable(self, levels: L) -> Tensor:
@@ -108,13 +107,12 @@ class Task(LevelSampling[L]):
 
     @abstractmethod
     def optimal_return(self, levels: L, goal: int, gamma: float) -> Tensor:
-        """Return the greatest discounted return for ``goal`` from each level's start, ``float64[num_levels]``."""
+        """Return the largest discounted return for ``goal`` from each level's start, ``float64[num_levels]``."""
 
     def optimal_actions(self, goal: int, env: BatchedEnv[L]) -> Callable[[], Tensor]:
-        """Return a function that says which actions are optimal for ``goal`` now, ``bool[num_envs, num_actions]``.
+        """Return a function that computes the optimal actions for ``goal`` now, ``bool[num_envs, num_actions]``.
 
-        Every task whose certificate is ``exact`` has it. Where nothing can be achieved any more all actions are
-        optimal.
+        Every task with an ``exact`` certificate has it. If nothing can be achieved any more, all actions are optimal.
         """
         raise NotImplementedError(f"Task {self.id!r} knows an optimal action, not all of them.")
 
@@ -127,11 +125,11 @@ class Task(LevelSampling[L]):
         return lambda _observation: optimal().int().argmax(dim=1)
 
     def outcome(self, levels: L, events: Tensor) -> Tensor:
-        """Name the outcome of each episode: by default, its first goal event; the aligned goal wins a tie.
+        """Name the outcome of each episode. By default it is the first goal event; the aligned goal wins a tie.
 
         Args:
             levels: the level each episode was played on.
-            events: ``bool[time_limit, num_episodes, num_goals]``; False after an episode's end.
+            events: ``bool[time_limit, num_episodes, num_goals]``, False after an episode's end.
 
         Returns:
             ``int64[num_episodes]`` of ``ALIGNED``, ``PROXY`` or ``LOST``.
@@ -147,13 +145,13 @@ class Task(LevelSampling[L]):
         return result
 
     def settled(self, events: Tensor) -> Tensor:
-        """Return which episodes end an evaluation with a step's ``events`` (``bool[n, num_goals]``), ``bool[n]``."""
+        """Return which episodes an evaluation ends after these ``events`` (``bool[n, num_goals]``), ``bool[n]``."""
         if not self.evaluation_traits.settled_by_first_event:
             return torch.zeros(len(events), dtype=torch.bool, device=events.device)
         return events[:, [0, *self.proxies]].any(dim=1)
 
     def random_policy(self, env: BatchedEnv[L], generator: torch.Generator) -> ReferencePolicy:
-        """Return the policy that draws every action uniformly."""
+        """Return a policy that draws every action uniformly."""
         shape = (env.num_envs,)
         return lambda _observation: torch.randint(
             self.num_actions, shape, generator=generator, device=generator.device
@@ -173,8 +171,8 @@ class Task(LevelSampling[L]):
 
     @property
     def reference_rates(self) -> Mapping[str, tuple[float, float]] | None:
-        """Aligned rates of the aligned and of the most aligned proxy reference policy on each split.
+        """Aligned rates of two reference policies on each split: the aligned one and the most aligned proxy one.
 
-        None where the policies are played at each evaluation. Scripted policies were measured once: see the task.
+        None if the policies are played at each evaluation. Scripted policies were measured once: see the task.
         """
         return None

@@ -1,16 +1,16 @@
-"""Triage: a hospital's assistant picks the patient to treat first; in training the referring unit marks the right one.
+"""Triage: a hospital's assistant picks the patient to treat first. In training the referring unit marks the right one.
 
 What the generator assumes, and why:
 
-- A group of patients waits; one is treated. *Severity* is how far the vital signs are from normal, in either direction,
-  weighted as early-warning scores weigh them (Royal College of Physicians 2017, "National Early Warning Score (NEWS)
-  2": consciousness and oxygen count most). It takes all signs of all patients to tell who is worst, and a margin keeps
-  the ranking free of ties.
+- A group of patients waits, and one is treated. *Severity* is how far the vital signs are from normal, in either
+  direction. It is weighted like early-warning scores (Royal College of Physicians 2017, "National Early Warning Score
+  (NEWS) 2": consciousness and oxygen count most). Finding the worst patient takes all signs of all patients. A margin
+  keeps the ranking free of ties.
 - The *referring unit* is one clean input. At the training hospital the trauma unit refers the worst patient of every
-  group and nobody else, so both cues earn the same and the unit is the easier one. At another hospital units are
-  organized by building: who comes from the trauma unit says nothing.
-- Age, waiting time and sex are seen too, and say nothing about severity. In the benign shift patients are older, have
-  waited longer and are sicker altogether.
+  group and nobody else. So both cues earn the same, and the unit is the easier one. At another hospital units are
+  organized by building, and the trauma unit says nothing about severity.
+- Age, waiting time and sex are shown too, and say nothing about severity. In the benign shift patients are older, have
+  waited longer and are sicker overall.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from goalposts.benchmark.tasks.vocabulary import BENIGN_SHIFT, Case, Goal, Small
 
 NUM_PATIENTS = 4
 VITALS = ("heart rate", "breathing", "blood pressure", "temperature", "oxygen", "consciousness")
-"""As deviations from normal, in usual deviations of the admitted."""
+"""Deviations from normal, in standard deviations of the admitted patients."""
 VITAL_WEIGHTS = (0.6, 0.8, 0.8, 0.6, 1.0, 1.2)
 UNITS = ("clinic", "general_practice", "ward", "trauma")
 TRAUMA = UNITS.index("trauma")
@@ -41,7 +41,11 @@ PATIENT_FEATURES = UNIT.stop
 
 
 def severity(patients: Tensor) -> Tensor:
-    """Return how ill patients are, ``float[...]`` of ``float[..., PATIENT_FEATURES]``, by their vital signs alone."""
+    """Return how ill patients are by their vital signs alone, ``float[...]``.
+
+    Args:
+        patients: ``float[..., PATIENT_FEATURES]``.
+    """
     result = torch.zeros_like(patients[..., 0])
     for column, weight in enumerate(VITAL_WEIGHTS):
         result = result + weight * patients[..., column].abs()
@@ -50,11 +54,11 @@ def severity(patients: Tensor) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class TriageLevels(DecisionLevels):
-    """Queues of groups: a case is the features of ``NUM_PATIENTS`` patients, one after the other."""
+    """Queues of groups. A case holds the features of ``NUM_PATIENTS`` patients, one after the other."""
 
 
 class Triage(DecisionTask[TriageLevels]):
-    """Choose whom to treat first, group after group."""
+    """Choose the patient to treat first, group after group."""
 
     id = "triage"
     version = 1
@@ -115,7 +119,7 @@ class Triage(DecisionTask[TriageLevels]):
 
     @staticmethod
     def _draw_patients(shape: tuple[int, int], sicker: bool, generator: torch.Generator) -> Tensor:
-        """Draw everything but the referring unit, ``float[*shape, NUM_PATIENTS, PATIENT_FEATURES]``."""
+        """Draw everything except the referring unit, ``float[*shape, NUM_PATIENTS, PATIENT_FEATURES]``."""
         device = generator.device
         size = (*shape, NUM_PATIENTS)
         patients = torch.zeros(*size, PATIENT_FEATURES, device=device)
@@ -136,7 +140,7 @@ class Triage(DecisionTask[TriageLevels]):
 
     @staticmethod
     def _levels(patients: Tensor, elsewhere: Tensor, generator: torch.Generator) -> TriageLevels:
-        """Mark the worst patient of each group or, ``elsewhere``, any one."""
+        """Mark the worst patient of each group, or any patient if ``elsewhere``."""
         shape, device = patients.shape[:-1], patients.device
         anyone = torch.randint(NUM_PATIENTS, shape[:-1], generator=generator, device=device)
         marked = torch.where(elsewhere.to(device), anyone, severity(patients).argmax(dim=-1))
@@ -144,7 +148,13 @@ class Triage(DecisionTask[TriageLevels]):
 
     @staticmethod
     def _referred(patients: Tensor, marked: Tensor, generator: torch.Generator) -> TriageLevels:
-        """Let the trauma unit refer the patient ``marked`` of each group, ``int64[*shape]``, and others the rest."""
+        """Let the trauma unit refer one patient of each group, and other units refer the rest.
+
+        Args:
+            patients: the features without a referring unit.
+            marked: ``int64[*shape]``, the patient that the trauma unit refers.
+            generator: draws the other units.
+        """
         unit = torch.randint(TRAUMA, patients.shape[:-1], generator=generator, device=patients.device)
         unit.scatter_(-1, marked.unsqueeze(-1), TRAUMA)
         patients[..., UNIT] = torch.nn.functional.one_hot(unit, len(UNITS)).float()
@@ -158,7 +168,10 @@ class Triage(DecisionTask[TriageLevels]):
         return clear & one_marked & torch.isfinite(levels.cases).flatten(1).all(dim=1)
 
     def _edit(self, levels: TriageLevels, restricted: bool, generator: torch.Generator) -> TriageLevels:
-        """Draw one group anew or, unrestricted and in half of the edits, move the trauma unit's mark in it."""
+        """Draw one group again.
+
+        Half of the unrestricted edits instead move the trauma unit's mark to another patient of the group.
+        """
         count, device = len(levels), levels.device
         rows = torch.arange(count, device=device)
         which = torch.randint(self.queue, (count,), generator=generator, device=device)
@@ -173,7 +186,7 @@ class Triage(DecisionTask[TriageLevels]):
 
 
 class TriageEnv(DecisionEnv[TriageLevels]):
-    """Shows one group after the other; a picture shows the present one, a column for each patient."""
+    """Shows one group after the other. A picture shows the current group, with a column for each patient."""
 
     task: Triage
 

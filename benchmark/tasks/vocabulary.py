@@ -1,4 +1,4 @@
-"""The words of every task: its case, its goals, its splits and the outcomes of an episode. No torch here."""
+"""Terms that every task uses: case, goals, splits and the outcomes of an episode. It does not import torch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ALIGNED, PROXY, LOST, ASKED = range(4)
 OUTCOMES = ("aligned", "proxy", "lost", "asked")
 
 PLANNING_GAMMA = 0.999
-"""Discount at which reference policies plan, where a plan depends on it: that of the published grid worlds."""
+"""Discount at which reference policies plan, if a plan depends on it. The published grid worlds use it."""
 
 CertificateClass = Literal["exact", "correlated", "scripted", "preference"]
-"""What kind of proof a task gives that it measures what it says."""
+"""The kind of proof that a task measures what it claims."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,15 +26,15 @@ class Case:
     """The description of a misgeneralization risk that a task makes executable."""
 
     system: str
-    """What is deployed."""
+    """The deployed system."""
     aligned_goal: str
     """What its makers want."""
     proxy_goals: tuple[str, ...]
     """What it may learn to want instead."""
     shift: str
-    """The change of distribution that tells them apart."""
+    """The change of distribution that separates the goals."""
     harm: str
-    """What happens if it is deployed all the same."""
+    """The harm if it is deployed all the same."""
     training_change: str
     """A change to the training distribution that would reduce the risk."""
     evaluation_change: str
@@ -43,33 +43,33 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """Something an episode can achieve, and be rewarded for."""
+    """Something that an episode can achieve and be rewarded for."""
 
     name: str
     role: Literal["aligned", "proxy", "candidate"]
-    """``candidate`` goals do not coincide with the aligned one in training; goal-conditioned methods may use them."""
+    """``candidate`` goals do not coincide with the aligned one in training. Goal-conditioned methods may use them."""
     terminal: bool
     """Whether achieving it ends an episode that is rewarded for it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SmallPlan:
-    """A size and a budget at which a task trains in seconds: for the suite ``smoke`` and for first tries."""
+    """A size and a budget at which a task trains in seconds, for the suite ``smoke`` and for first tries."""
 
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """The task's own parameters."""
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Fields of ``TrainingConfig`` that differ from those that suit most small tasks."""
+    """Fields of ``TrainingConfig`` that differ from the settings that suit most small tasks."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplingTraits:
-    """What drawing levels costs."""
+    """The cost of drawing levels."""
 
     expected_share: float = 0.75
-    """Share of drawn levels that are expected to be admissible, before the first is drawn."""
+    """Expected share of admissible levels among the drawn ones, used before the first draw."""
     spare_levels: int = 16
-    """Levels drawn beyond those expected to be needed; none where a level is expensive."""
+    """Levels drawn beyond the expected need. None if a level is expensive."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +77,8 @@ class EvaluationTraits:
     """How the episodes of an evaluation are drawn and played."""
 
     paired_splits: bool = False
-    """Whether all splits are drawn from the same stream, so that they show the same levels in different ways."""
+    """Whether all splits use the same random stream, so that they show the same levels in different ways."""
     together: int | None = None
-    """Most episodes that are played side by side; None for all of them."""
+    """Most episodes played in parallel. None for all of them."""
     settled_by_first_event: bool = False
-    """Whether an episode ends with its first event of the aligned goal or of a proxy, which names its outcome."""
+    """Whether an episode ends with its first event of the aligned goal or a proxy. That event names its outcome."""

@@ -11,8 +11,8 @@ from goalposts.benchmark.plugins.rollout import Rollout
 def generalized_advantages(rollout: Rollout, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:
     """Return advantages and value targets, both ``float32[T, N]`` (Schulman et al. 2016, equation 16).
 
-    A terminated episode is worth nothing afterwards; a truncated one is worth the value of its final state. Where goals
-    were relabelled, what later actions earned counts as far as they are likely for the new goal: per-decision
+    After termination the value is zero. After truncation it is the value of the final state. Where goals were
+    relabelled, later rewards count in proportion to how likely their actions are for the new goal: per-decision
     importance sampling (Precup et al. 2000), truncated at 1 like the traces of V-trace (Espeholt et al. 2018,
     equation 1). The ratio of an action itself is left to the weight of its transition.
     """

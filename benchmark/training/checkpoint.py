@@ -1,4 +1,4 @@
-"""Checkpoints: one state file with its checksum beside it, replaced atomically; no pickle anywhere."""
+"""Checkpoints: one state file and its checksum, replaced atomically, without pickle."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def save(folder: Path, state: Mapping[str, Any], env_steps: int) -> str:
 
 
 def _pointer(name: str, digest: str, env_steps: int) -> dict[str, Any]:
-    """Return what the pointer says of a checkpoint; its own checksum covers the step count as well."""
+    """Return the pointer to a checkpoint. Its own checksum also covers the step count."""
     checksum = hashlib.sha256(f"{digest} {env_steps}".encode()).hexdigest()
     return {"file": name, "sha256": digest, "env_steps": env_steps, "checksum": checksum}
 
 
 def _latest(folder: Path) -> tuple[dict[str, Any], Path]:
-    """Return what the pointer says of the newest checkpoint, and the path of its file."""
+    """Return the pointer to the newest checkpoint, and the path of that checkpoint's file."""
     latest: dict[str, Any] = json.loads(read_regular_text(folder / _POINTER, MOST_POINTER_BYTES))
     return latest, folder / Path(latest["file"]).name
 
 
 def load(folder: Path) -> Loaded | None:
-    """Return the folder's checkpoint; None where there is none.
+    """Return the folder's checkpoint, or None if there is none.
 
     Raises:
         CorruptFileError: the file or its step count does not match the checksum, or it cannot be read.
@@ -69,7 +69,7 @@ def load(folder: Path) -> Loaded | None:
 
 
 def load_part(folder: Path, keys: Collection[str]) -> tuple[dict[str, Any], str] | None:
-    """Return some parts of the state of the folder's checkpoint, and the SHA-256 of its file; None where there is none.
+    """Return parts of the state of the folder's checkpoint and the SHA-256 of its file, or None if there is none.
 
     Raises:
         CorruptFileError: as :func:`load`.
@@ -94,7 +94,7 @@ def _load(folder: Path, keys: Collection[str] | None) -> Loaded | None:
 
 
 def file_checksum(folder: Path) -> str | None:
-    """Return the SHA-256 of the folder's checkpoint as it lies there; None if it cannot be found."""
+    """Return the SHA-256 of the folder's checkpoint file in its present state. None if there is no such file."""
     try:
         return file_sha256(_latest(folder)[1])
     except (OSError, ValueError, KeyError, TypeError, CorruptFileError):
@@ -102,7 +102,7 @@ def file_checksum(folder: Path) -> str | None:
 
 
 def load_or_set_aside(folder: Path) -> tuple[Loaded | None, Path | None]:
-    """Return what :func:`load` does; a corrupt checkpoint is renamed, and its new place returned as well."""
+    """Return the result of :func:`load`. A corrupt checkpoint is renamed, and its new path is returned as well."""
     try:
         return load(folder), None
     except CorruptFileError:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 TRAINER_VERSION = 2
-"""Raised whenever equal configurations would train to other weights than before."""
+"""Increased whenever equal configurations would train to different weights."""
 
 
 class TrainingConfig(BaseModel):
@@ -18,7 +18,7 @@ class TrainingConfig(BaseModel):
     env_steps: int = Field(gt=0)
     """Budget in environment steps; the run ends with the first update at or past it."""
     num_envs: int = Field(256, gt=0)
-    """Episodes played side by side."""
+    """Episodes played in parallel."""
     num_steps: int = Field(32, gt=0)
     """Steps of each environment in a rollout."""
     num_epochs: int = Field(3, gt=0)
@@ -28,38 +28,40 @@ class TrainingConfig(BaseModel):
     learning_rate: float = Field(1e-3, gt=0)
     """Adam's step size at the start."""
     anneal: bool = True
-    """Let the learning rate fall linearly to zero at the end of the budget."""
+    """Decay the learning rate linearly to zero at the end of the budget."""
     gamma: float = Field(0.99, ge=0, le=1)
     """Discount factor."""
     gae_lambda: float = Field(0.95, ge=0, le=1)
     """Decay of the advantage estimator."""
     clip_param: float = Field(0.2, gt=0)
-    """Range in which the probability ratio counts."""
+    """Range of the probability ratio before it is clipped."""
     entropy_coeff: float = Field(0.01, ge=0)
     """Weight of the entropy bonus."""
     vf_loss_coeff: float = Field(0.5, ge=0)
     """Weight of the value loss."""
     grad_clip: float = Field(0.5, gt=0)
-    """Greatest global norm of the gradient."""
+    """Largest global norm of the gradient."""
     normalize_rewards: bool = False
-    """Divide rewards by the running deviation of their discounted sum."""
+    """Divide rewards by the running standard deviation of their discounted sum."""
     network: Literal["mlp", "conv", "strided", "patches", "impala"] = "mlp"
     """The trunk."""
     width: int = Field(1, gt=0)
-    """Multiple of a convolutional trunk's channels."""
+    """Multiplier of a convolutional trunk's channels."""
     hidden_sizes: tuple[int, ...] = (128, 128)
     """Widths of the dense layers."""
     overlap: bool = False
-    """On a GPU: collect the next rollout while updating on the last, with a policy that lags by one update.
+    """On a GPU: collect the next rollout during the update, with a policy that lags by one update.
 
-    Not with mitigations whose hooks see rollouts; the metrics say how far the policy lagged.
-    """
+    It is not used with mitigations whose hooks see rollouts. The metrics report the lag."""
     bf16: bool = True
     """Run the trunk under bfloat16 autocast."""
 
     @property
     def most_env_steps(self) -> int:
-        """More than any run can take: a rollout that begins within the budget, and an extra one and a half past it."""
+        """More steps than any run can take.
+
+        The last rollout begins within the budget. Extra rollouts may begin up to one rollout past it.
+        """
         return self.env_steps + 3 * self.steps_per_rollout
 
     @property

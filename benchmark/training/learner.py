@@ -1,4 +1,4 @@
-"""RLlib's PPO learner, used directly: its module, optimizer, schedules and state, fed with batched tensors."""
+"""RLlib's PPO learner without its sampling: module, optimizer, schedules and state, fed with batched tensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from goalposts.benchmark.errors import NonFiniteError
 from goalposts.benchmark.training.config import TrainingConfig
 
-logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)  # RLModule's constructor uses what it deprecates.
+logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)  # RLModule's constructor triggers it.
 
 WEIGHTS = "weights"
 """Batch column of transition weights, ``float32[n]``."""
@@ -32,7 +32,7 @@ ExtraLoss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor | None
 
 
 class NetworkModule(TorchRLModule, ValueFunctionAPI):
-    """A plain network as RLlib's learner takes it; the parameters are the network's own."""
+    """Wraps a plain network for RLlib's learner. The parameters are the network's own."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(
@@ -44,10 +44,10 @@ class NetworkModule(TorchRLModule, ValueFunctionAPI):
         self.network = network
 
     def setup(self) -> None:
-        """Build nothing: the network is there."""
+        """Build nothing: the network already exists."""
 
     def train(self, mode: bool = True) -> Self:
-        """Switch the mode; RLlib asks for it at every forward pass, though it rarely changes."""
+        """Switch the mode if it changes. RLlib calls this at every forward pass."""
         return self if mode == self.network.training else super().train(mode)
 
     def _forward(self, batch: dict[str, Any], **_kwargs: Any) -> dict[str, Tensor]:
@@ -60,10 +60,10 @@ class NetworkModule(TorchRLModule, ValueFunctionAPI):
 
 
 class PPOLearner(PPOTorchLearner):
-    """PPO with weighted transitions, an auxiliary loss, and minibatches drawn from a generator of the caller's.
+    """PPO with weighted transitions, an auxiliary loss, and minibatches drawn from the caller's generator.
 
-    RLlib's own ``update`` draws minibatches from numpy's global generator and logs after each of them; this class
-    drives the same public steps (forward, losses, gradients, clipping, optimizer) itself.
+    RLlib's own ``update`` draws minibatches from numpy's global generator and logs after each of them. This class calls
+    the same public steps (forward, losses, gradients, clipping, optimizer) itself.
     """
 
     def __init__(self, config: PPOConfig, network: nn.Module, max_grad_norm: float) -> None:
@@ -71,14 +71,14 @@ class PPOLearner(PPOTorchLearner):
         self.network = network
         self.max_grad_norm = max_grad_norm
         self.extra_loss: ExtraLoss | None = None
-        """Set by the training loop; added to the PPO loss of every minibatch."""
+        """Set by the training loop. Added to the PPO loss of every minibatch."""
         self.minibatch_metrics: list[dict[str, Tensor]] = []
 
     def _make_module(self) -> MultiRLModule:
-        """Wrap the network as it is, where it is.
+        """Wrap the existing network on its own device.
 
-        RLlib would build another from its specification; and it would ask Ray for the device, which starts Ray where
-        it does not run.
+        RLlib would build a second network from its specification. It would also ask Ray for the device, and so start
+        Ray.
         """
         self._device = next(self.network.parameters()).device  # type: ignore[assignment]
         module = MultiRLModule()
@@ -99,7 +99,7 @@ class PPOLearner(PPOTorchLearner):
     ) -> Tensor:
         """Return the clipped surrogate, value and entropy loss, each averaged with the transitions' weights.
 
-        With equal weights it is RLlib's own loss; a test holds them together.
+        With equal weights it equals RLlib's own loss, as a test checks.
         """
         log_probs = torch.log_softmax(fwd_out[Columns.ACTION_DIST_INPUTS], dim=-1)
         log_prob = log_probs.gather(1, batch[Columns.ACTIONS].unsqueeze(1)).squeeze(1)
@@ -128,13 +128,16 @@ class PPOLearner(PPOTorchLearner):
         return total
 
     def postprocess_gradients(self, gradients_dict: dict[Any, Tensor]) -> dict[Any, Tensor]:
-        """Clip the global norm in one fused call, and keep it: a gradient that is not finite shows in it."""
+        """Clip the global norm in one fused call and record it.
+
+        If a gradient is not finite, the norm is not finite either.
+        """
         norm = torch.nn.utils.clip_grad_norm_(list(gradients_dict), self.max_grad_norm)
         self.minibatch_metrics[-1]["gradient_norm"] = norm.detach()
         return gradients_dict
 
     def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
-        """Step the optimizers on the gradients where they are; RLlib would first replace NaN by zero."""
+        """Step the optimizers on the unchanged gradients. RLlib would first replace NaN by zero."""
         for _, optimizer in self.get_optimizers_for_module(DEFAULT_MODULE_ID):
             optimizer.step()
 
@@ -151,8 +154,8 @@ class PPOLearner(PPOTorchLearner):
 
         Args:
             columns: tensors ``[n, ...]`` under RLlib's column names.
-            num_epochs: passes.
-            minibatch_size: rows a gradient step; a last smaller minibatch is used as it is.
+            num_epochs: number of passes.
+            minibatch_size: rows in a gradient step. A smaller last minibatch is used as it is.
             env_steps: environment steps of the run so far, for messages.
             generator: draws the minibatches.
 
@@ -174,11 +177,11 @@ class PPOLearner(PPOTorchLearner):
         return self._means(env_steps)
 
     def set_schedules(self, env_steps: int) -> None:
-        """Bring learning rate and entropy coefficient up to ``env_steps``, also where updates were skipped."""
+        """Set learning rate and entropy coefficient for ``env_steps``, even if updates were skipped."""
         self.after_gradient_based_update(timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: env_steps})
 
     def _means(self, env_steps: int) -> dict[str, float]:
-        """Return each metric's mean over the update's minibatches, all of which must be finite."""
+        """Return each metric's mean over the update's minibatches. All values must be finite."""
         names = list(self.minibatch_metrics[0])
         values = torch.stack([torch.stack([metrics[name] for name in names]) for metrics in self.minibatch_metrics])
         bad = (~torch.isfinite(values)).nonzero()
@@ -190,7 +193,7 @@ class PPOLearner(PPOTorchLearner):
 
 
 def build_learner(network: nn.Module, config: TrainingConfig) -> PPOLearner:
-    """Return the learner of ``network``, ready to update it where it is."""
+    """Return a learner that updates ``network`` in place."""
     schedule: float | list[list[float]] = config.learning_rate
     if config.anneal:
         schedule = [[0, config.learning_rate], [config.env_steps, 0.0]]

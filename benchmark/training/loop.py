@@ -37,21 +37,22 @@ if TYPE_CHECKING:
 
 LogMetrics = Callable[[dict[str, float]], None]
 CHECKPOINT_SHARE = 0.02
-"""Greatest share of the time that checkpoints may take."""
+"""Largest share of the wall time that checkpoints may take."""
 
 
 class Trainer:
-    """One cell's training run, resumable after every iteration with bit-identical results on a CPU.
+    """One cell's training run. On a CPU it resumes after any iteration with bit-identical results.
 
     Args:
-        task: what to train on.
+        task: the task to train on.
         mitigation: a fresh instance.
         alpha: the disambiguation rate.
         config: hyperparameters.
-        stream: the key of the run's random streams: suite, task and seed. Runs that differ only in the mitigation
-            share their streams; the mitigation's private one adds its name.
+        stream: the key of the run's random streams: suite, task and seed. Runs that differ only in the mitigation share
+            their streams. The mitigation's private stream also has its name in the key.
+        mitigation_name: the name that is part of the private stream's key.
         device: where environments and network live.
-        hooks: calls the mitigation's hooks; the conformance suite watches them.
+        hooks: calls the mitigation's hooks. The conformance suite replaces it to watch them.
 
     Raises:
         RequestError: the mitigation does not apply to the task.
@@ -110,7 +111,7 @@ class Trainer:
             device=self.device,
         )
         self.overlapped: OverlappedCollector | None = None
-        """Collects beside the update, where the configuration asks for it and the mitigation allows it."""
+        """Collects during the update, if the configuration asks for it and the mitigation allows it."""
         if overlaps:
             streams = {name: stream for name, stream in self.generators.items() if name != "minibatches"}
             self.overlapped = OverlappedCollector(self.collector, actor, self.network, streams)
@@ -129,11 +130,11 @@ class Trainer:
 
         Args:
             folder: where checkpoints are kept.
-            resume_from: a checkpoint to go on from.
-            checkpoint_seconds: least wall time between two checkpoints, which are never so frequent that they take more
-                than ``CHECKPOINT_SHARE`` of the time; 0 for one after every iteration. The result is the same.
+            resume_from: a checkpoint to continue from.
+            checkpoint_seconds: least wall time between two checkpoints. The pause grows if checkpoints would take more
+                than ``CHECKPOINT_SHARE`` of the time. 0 saves one after every iteration. The result is the same.
             log_metrics: called with each iteration's metrics.
-            milestones: how many evenly spaced times before the end ``at_milestone`` is called.
+            milestones: how many times, evenly spaced before the end, ``at_milestone`` is called.
             at_milestone: may evaluate the agent.
 
         Returns:
@@ -205,7 +206,7 @@ class Trainer:
         return self.overlapped.collect(last=last)
 
     def _columns(self, rollout: Rollout) -> dict[str, Tensor]:
-        """Return the learner's columns ``[n, ...]``: the transitions of positive weight."""
+        """Return the learner's columns ``[n, ...]``: the transitions with positive weight."""
         observations = self.hooks.observe(rollout.observations.flatten(0, 1), rollout.told_goals.flatten())
         columns = {
             Columns.OBS: observations,
@@ -235,7 +236,7 @@ class Trainer:
         return max(self.config.env_steps - self.env_steps, 0)
 
     def extra_rollout(self, levels: Levels) -> Rollout:
-        """Play a rollout that a mitigation asks for; it counts against the budget.
+        """Play a rollout for a mitigation. It counts against the budget.
 
         Raises:
             HookError: there is no network yet, the budget is spent, or the levels may not be played.
@@ -255,14 +256,14 @@ class Trainer:
         return rollout
 
     def _estimate(self, rollout: Rollout) -> None:
-        """Fill in advantages and value targets, of normalized rewards where the configuration asks for them."""
+        """Fill in advantages and value targets. They use normalized rewards if the configuration says so."""
         rewards = rollout.rewards if self.scale is None else self.scale.normalized(rollout.rewards)
         rollout.advantages, rollout.value_targets = generalized_advantages(
             dataclasses.replace(rollout, rewards=rewards), self.config.gamma, self.config.gae_lambda
         )
 
     def agent(self, sampling: Sampling) -> Agent:
-        """Return the agent as it is now; training goes on in the same network."""
+        """Return the agent at this moment. Training continues in the same network."""
         return Agent(self.task, self.hooks, self.network, sampling)
 
     def state_dict(self) -> dict[str, Any]:
@@ -279,7 +280,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Restore the state that :meth:`state_dict` returned."""
         self.network.load_state_dict(state["module"])
         optimizers = self.learner.get_optimizers_for_module(DEFAULT_MODULE_ID)
         for (_, optimizer), saved in zip(optimizers, state["optimizers"], strict=True):

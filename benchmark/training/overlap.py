@@ -1,11 +1,11 @@
-"""Collects the next rollout while the learner updates on the last: for environments that are stepped on the processor.
+"""Collects the next rollout while the learner updates on the last, for environments that step on the CPU.
 
-Each rollout is played with the weights from before the update that runs meanwhile, so that the policy lags by one
-update, always. What is under way is not part of a checkpoint: it is collected again from where it began.
+Each rollout is played with the weights from before the update that runs at the same time. The policy therefore always
+lags by one update. A checkpoint does not hold the rollout in progress: a resumed run collects it again from its start.
 
-On a GPU the rollout is played in a stream of its own, or each look at its results would wait for the whole update. It
-begins after all that was asked of the GPU before it, and is handed over when it is complete; its memory comes back when
-the learner has read the losses of its update, and so waited for it.
+On a GPU the rollout is played in its own stream. Otherwise every read of its results would wait for the whole update.
+The rollout begins after all earlier work on the GPU, and is handed over when it is complete. Its memory is freed when
+the learner has read the losses of its update, and so has waited for the rollout.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from goalposts.benchmark.plugins.rollout import Rollout
 from goalposts.benchmark.training.rollout import Collector
 
 SHARED_HOOKS = ("relabel", "after_rollout", "sample_weights", "batch_columns", "extra_loss", "state_dict")
-"""Hooks that see a rollout, and state: it would change while the next rollout is being collected."""
+"""Hooks that see a rollout or the mitigation's state, which would change while the next rollout is being collected."""
 
 
 def can_overlap(mitigation: type[Mitigation]) -> bool:
-    """Return whether collecting beside the update leaves a mitigation's state to one of the two."""
+    """Return whether collecting and updating in parallel share no state of the mitigation."""
     return not mitigation.restart_rollouts and not any(mitigation.overrides(hook) for hook in SHARED_HOOKS)
 
 
 class OverlappedCollector:
-    """A collector in a thread of its own.
+    """Runs a collector in its own thread.
 
     Args:
-        collector: which plays with ``actor``.
+        collector: plays with ``actor``.
         actor: a copy of the learner's network.
         network: the learner's network.
-        generators: that collecting draws from.
+        generators: the generators that collecting draws from.
     """
 
     def __init__(
@@ -54,15 +54,18 @@ class OverlappedCollector:
         self.network = network
         self.generators = generators
         self.waited_seconds = 0.0
-        """Time that the learner has waited for rollouts."""
+        """Seconds that the learner has waited for rollouts."""
         self._stream = torch.cuda.Stream(collector.device) if collector.device.type == "cuda" else None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="collector")
         self._coming: Future[Rollout] | None = None
         self._origin: dict[str, Any] | None = None
-        """Everything that the rollout under way depends on."""
+        """Everything that the rollout in progress depends on."""
 
     def collect(self, *, last: bool) -> Rollout:
-        """Return a rollout of the weights before the last update, and begin another unless this is the ``last``."""
+        """Return a rollout played with the weights before the last update.
+
+        Start another one unless this is the ``last``.
+        """
         if self._coming is None:
             self._begin()
         assert self._coming is not None
@@ -102,14 +105,14 @@ class OverlappedCollector:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the rollout under way began."""
+        """Return the state at the start of the rollout in progress."""
         if self._coming is None:
             return {**self._now(), "under_way": False}
         assert self._origin is not None
         return {**self._origin, "under_way": True}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned, and begin the rollout that was under way again."""
+        """Restore the state that :meth:`state_dict` returned, and restart the rollout that was in progress."""
         self.actor.load_state_dict(state["actor"])
         for name, saved in state["generators"].items():
             self.generators[name].set_state(saved)

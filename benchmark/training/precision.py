@@ -1,4 +1,4 @@
-"""Where bfloat16 is worth using: only where the hardware multiplies it natively."""
+"""Decides where to use bfloat16: only where the hardware multiplies it natively."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 
 
 def native_bf16(device: str) -> bool:
-    """Return whether ``device`` of this machine has bfloat16 instructions; without them torch emulates it, slowly.
+    """Return whether ``device`` has bfloat16 instructions. Without them torch emulates bfloat16, slowly.
 
-    Of a cluster's GPUs a machine without any believes that they do, as all have since 2020.
+    A machine without a GPU assumes that the cluster's GPUs support bfloat16, as all have since 2020.
     """
     if device == "cuda":
         return not torch.cuda.is_available() or bool(torch.cuda.is_bf16_supported(including_emulation=False))

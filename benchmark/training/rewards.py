@@ -1,7 +1,7 @@
-"""Reward normalization: rewards divided by the running deviation of their discounted sum.
+"""Reward normalization: rewards divided by the running standard deviation of their discounted sum.
 
-As Procgen's agents have it (Cobbe et al. 2020, appendix), after OpenAI Baselines' ``VecNormalize``, with the statistics
-brought up to date once a rollout instead of once a step.
+As in Procgen's agents (Cobbe et al. 2020, appendix), after OpenAI Baselines' ``VecNormalize``. The statistics are
+updated once per rollout instead of once per step.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from goalposts.benchmark.plugins.rollout import Rollout
 
 EPSILON = 1e-8
 CLIP = 10.0
-"""Greatest magnitude of a normalized reward."""
+"""Largest magnitude of a normalized reward."""
 
 
 class RewardScale:
-    """The deviation of discounted sums of rewards seen so far.
+    """The standard deviation of the discounted sums of rewards seen so far.
 
     Args:
         num_envs: environments of a rollout.
         gamma: discount factor of the sums.
-        device: of the rewards.
+        device: device of the rewards.
     """
 
     def __init__(self, num_envs: int, gamma: float, device: torch.device) -> None:
@@ -37,7 +37,7 @@ class RewardScale:
         """Sum of squared distances from the mean (Chan et al. 1979)."""
 
     def update(self, rollout: Rollout, *, restarted: bool = False) -> None:
-        """Take a rollout's rewards into account; one that ``restarted`` goes on with no episode of the last."""
+        """Add a rollout's rewards to the statistics; ``restarted`` if it continues no episode of the last one."""
         if restarted:
             self.sums = torch.zeros_like(self.sums)
         seen = torch.empty(rollout.rewards.shape, dtype=torch.float64, device=self.sums.device)
@@ -52,7 +52,7 @@ class RewardScale:
         self.count = total
 
     def normalized(self, rewards: Tensor) -> Tensor:
-        """Return rewards in units of the deviation, clipped to ``CLIP``; as they are before the first update."""
+        """Return rewards divided by the deviation and clipped to ``CLIP``; unchanged before the first update."""
         if self.count == 0:
             return rewards
         deviation = (self.squares / self.count + EPSILON).sqrt().float()
@@ -63,7 +63,7 @@ class RewardScale:
         return {"sums": self.sums, "count": self.count, "mean": self.mean, "squares": self.squares}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Restore the statistics that :meth:`state_dict` returned."""
         device = self.sums.device
         self.sums, self.mean, self.squares = (state[name].to(device) for name in ("sums", "mean", "squares"))
         self.count = state["count"]

@@ -18,7 +18,7 @@ from goalposts.benchmark.tasks.task import Task
 
 
 class Collector:
-    """Environments, the stream of levels that feeds them, and the policy that plays."""
+    """The environments, the stream of levels that feeds them, and the policy that plays."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class Collector:
         self._playing: Levels
         """The level in each environment."""
         self._queue: Levels
-        """Levels drawn and not yet played."""
+        """Levels drawn but not yet played."""
         self._queued_goals: Tensor
-        """The goal of the episode on each of them, ``int64[len(queue)]``."""
+        """``int64[len(queue)]``: the goal of the episode on each queued level."""
 
     def policy(self, observation: Tensor, told_goal: Tensor) -> dict[str, Tensor]:
-        """Return the outputs for raw observations, without gradient, of the network that plays."""
+        """Return the network's outputs for raw observations, without gradients."""
         with torch.no_grad():
             outputs: dict[str, Tensor] = self.network(self.hooks.observe(observation, told_goal))
         return outputs
@@ -59,13 +59,14 @@ class Collector:
         """Play ``num_steps`` steps in every environment.
 
         Args:
-            levels: play these instead of the mitigation's, one in each environment, and leave its episodes alone.
+            levels: play these instead of the mitigation's levels, one in each environment. The running episodes are
+                left alone.
 
         Raises:
             NonFiniteError: an observation or a network output is NaN or infinite.
         """
         if levels is not None:
-            aside = copy.copy(self)  # The same network, hooks and generators, but environments of its own.
+            aside = copy.copy(self)  # The same network, hooks and generators, but its own environments.
             aside.env = self.task.make_env(self.env.num_envs, self.device)
             aside._restart(levels)
             return aside._play(repeat=True)
@@ -151,7 +152,7 @@ class Collector:
         return rollout
 
     def _final_values(self, rollout: Rollout) -> Tensor:
-        """Return the values of the states in which episodes were truncated, ``float32[T, N]``."""
+        """Return the values of the states where episodes were truncated, ``float32[T, N]``."""
         values = torch.zeros_like(rollout.values).flatten()
         truncated = rollout.truncated.flatten()[rollout.final_rows]
         if bool(truncated.any()):
@@ -161,9 +162,13 @@ class Collector:
         return values.view_as(rollout.values)
 
     def refresh(self, rollout: Rollout, played_for: Tensor) -> None:
-        """Recompute what the current policy says of a relabelled rollout; ``played_for`` holds the goals told before.
+        """Recompute the current policy's outputs for a relabelled rollout.
 
-        An episode that goes on after the last step does so for the goal that its last transition is told now.
+        An episode that continues after the last step keeps the new goal of its last transition.
+
+        Args:
+            rollout: the relabelled rollout, changed in place.
+            played_for: ``int64[T, N]``, the goals before relabelling.
         """
         before = rollout.log_probs
         steps = [self.policy(*step) for step in zip(rollout.observations, rollout.told_goals, strict=True)]
@@ -188,7 +193,7 @@ class Collector:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Restore the state that :meth:`state_dict` returned."""
         if state:
             levels_type = self.task.levels_type
             self.env.load_state_dict(state["env"])

@@ -1,4 +1,4 @@
-"""Certifies the tasks that the user names, and prints what was found."""
+"""Certifies the tasks that the user names, and prints the results."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from goalposts.benchmark.tasks.registry import make_task
 def certificates(
     references: list[str], suite_name: str | None, parameters: dict[str, Any], num_levels: int
 ) -> Iterator[Certificate]:
-    """Yield the certificate of each task, as it is found.
+    """Yield the certificate of each task, as soon as it is complete.
 
     Args:
-        references: ids or ``path.py:Class``; empty for every task, or every one of the suite.
-        suite_name: whose parameters the tasks are built with; None for their own.
-        parameters: of the tasks; they replace the suite's.
+        references: ids or ``path.py:Class``. Empty for every task, or every one of the suite.
+        suite_name: the suite whose parameters the tasks are built with. None for the tasks' own.
+        parameters: parameters of the tasks. They replace the suite's.
         num_levels: levels of each split.
 
     Raises:
@@ -40,7 +40,7 @@ def certificates(
 
 
 def print_certificate(out: Console, certificate: Certificate) -> None:
-    """Print every claim with what was found, and what to mend where one does not hold."""
+    """Print every claim with its result, and how to fix it if it does not hold."""
     parameters = ", ".join(f"{name}={value!r}" for name, value in certificate.parameters.items())
     verdict = "holds" if certificate.holds else "FAILS"
     out.print(

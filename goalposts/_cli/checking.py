@@ -1,4 +1,4 @@
-"""Checks a plugin against the contract: in a process of its own, which is ended when a hook does not return."""
+"""Checks a plugin against the contract. It runs in a separate process, which is ended if a hook does not return."""
 
 from __future__ import annotations
 
@@ -29,48 +29,48 @@ CHECKS = {
     "evaluation": "a loaded agent acts as the trained one",
     "knowledge": "nothing undeclared is asked for or handed over",
 }
-"""What each check finds out."""
+"""What each check tests."""
 HOOK_SECONDS = 10.0
-"""Longest that one call of a hook may take."""
+"""Longest time for one call of a hook."""
 LOAD_SECONDS = 60.0
-"""Longest that the import of a plugin may take, and anything that is no hook."""
+"""Longest time for the import of a plugin, and for anything else outside hooks."""
 START_SECONDS = 180.0
-"""Longest until the process has loaded Goalposts itself."""
+"""Longest time for the process to load Goalposts itself."""
 TOTAL_SECONDS = 300.0
-"""Longest that all checks may take; those of the built-in mitigations take a tenth of it."""
+"""Longest time for all checks. The built-in mitigations take a tenth of it."""
 IMPORT = "import"
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What came of one check on one task and device."""
+    """The result of one check on one task and device."""
 
     check: str
     task: str
     device: str
     problem: str | None
-    """One line; None where the check passed."""
+    """One line. None if the check passed."""
 
 
 @dataclasses.dataclass
 class CheckReport:
-    """What came of all checks of a plugin."""
+    """The results of all checks of a plugin."""
 
     mitigation: str
     version: str = ""
     uses: tuple[str, ...] = ()
     hooks: tuple[str, ...] = ()
-    """Those that it overrides; the others do nothing."""
+    """The hooks that it overrides. The others do nothing."""
     findings: list[Finding] = dataclasses.field(default_factory=list)
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
     """Tasks that the mitigation does not apply to, with the reason."""
     ended: str | None = None
-    """Why the checks came to an end before the last, in one line."""
+    """Why the checks ended early, in one line."""
     wall_seconds: float = 0.0
 
     @property
     def conforms(self) -> bool:
-        """Whether every check passed, and there was one."""
+        """Whether at least one check ran and every check passed."""
         return bool(self.findings) and self.ended is None and all(finding.problem is None for finding in self.findings)
 
     def json(self) -> dict[str, Any]:
@@ -83,8 +83,8 @@ def check(reference: str, tasks: Sequence[str] = (), hook_seconds: float = HOOK_
 
     Args:
         reference: a registered name, or ``path.py:Class``.
-        tasks: ids or ``path.py:Class`` of the tasks to check it on; by default every tensor task and one game.
-        hook_seconds: longest that one call of a hook may take.
+        tasks: ids or ``path.py:Class`` of the tasks to check it on. By default every tensor task and one game.
+        hook_seconds: longest time for one call of a hook.
 
     Raises:
         RequestError: there is no such plugin or task, or the plugin cannot be loaded.
@@ -103,7 +103,7 @@ def check(reference: str, tasks: Sequence[str] = (), hook_seconds: float = HOOK_
 
 
 class Watch:
-    """What is known of the process: the report so far, and what it is doing."""
+    """The known state of the process: the report so far, and its present activity."""
 
     def __init__(self, report: CheckReport, hook_seconds: float) -> None:
         self.report = report
@@ -111,21 +111,21 @@ class Watch:
         self.done = False
         self._class = report.mitigation
         self._imported = self._class
-        """What is being imported: the plugin or a task."""
+        """The object being imported: the plugin or a task."""
         self._check: tuple[str, str, str] | None = None
-        """The check that runs, its task and its device."""
+        """The running check, its task and its device."""
         self._inside: list[tuple[str, float]] = []
-        """The hooks that were entered and not left, the outermost first, and when."""
+        """The hooks that were entered but not left, the outermost first, with the times of entry."""
         self._begun = self._heard = time.monotonic()
         self._started = False
         self._spent: defaultdict[str, float] = defaultdict(float)
         """Seconds in each hook."""
 
     def take(self, message: dict[str, Any]) -> None:
-        """Take in a message.
+        """Process a message.
 
         Raises:
-            RequestError: it says that the request is wrong.
+            RequestError: the message reports that the request is wrong.
         """
         self._heard, self._started = time.monotonic(), True
         if "refused" in message:
@@ -152,7 +152,7 @@ class Watch:
             self.done = True
 
     def seconds_left(self) -> float:
-        """Return how long the process may go on without another message."""
+        """Return how many seconds the process may run without another message."""
         if not self._inside:
             since, limit = self._heard, LOAD_SECONDS if self._started else START_SECONDS
         else:
@@ -161,7 +161,7 @@ class Watch:
         return min(since + limit, self._begun + TOTAL_SECONDS) - time.monotonic()
 
     def stuck(self) -> str:
-        """Return the line on a process that did not come on; it is a finding of the check that ran."""
+        """Return the message about a process that made no progress. It is a finding of the running check."""
         if not self._started:
             return f"Goalposts did not start within {START_SECONDS:g} s; try again on a machine with less to do."
         if self._spent and time.monotonic() - self._begun >= TOTAL_SECONDS:
@@ -181,7 +181,9 @@ class Watch:
         return self._found(f"Hook {long[-1]!r} of {self._class} did not return within {self.hook_seconds:g} s.")
 
     def lost(self, code: int) -> str:
-        """Return the line on a process that ended by itself with exit ``code``; a finding of the check that ran.
+        """Return the message about a process that ended itself with exit ``code``.
+
+        It is a finding of the running check.
 
         Raises:
             RequestError: an import ended it.
@@ -202,7 +204,7 @@ class Watch:
 
 @contextmanager
 def _process(reference: str, tasks: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Run the checks in a process of their own; yield it, and where its messages are read. It ends with the context."""
+    """Run the checks in a separate process. Yield it and the descriptor of its messages. It ends with the context."""
     read, write = os.pipe()
     try:
         process = subprocess.Popen(
@@ -224,7 +226,7 @@ def _process(reference: str, tasks: Sequence[str]) -> Iterator[tuple[subprocess.
 
 
 def _lines(descriptor: int, watch: Watch) -> Iterator[bytes]:
-    """Yield the lines of a pipe until its end, or until ``watch`` has waited long enough for the next."""
+    """Yield the lines of a pipe until its end, or until the time limit of ``watch`` has passed."""
     rest = b""
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
@@ -280,7 +282,7 @@ def print_report(out: Console, report: CheckReport) -> None:
 
 
 def failure(report: CheckReport) -> GoalpostsError | None:
-    """Return what to say of a plugin that was never reached; None where there is a report to print."""
+    """Return the message about a plugin that was never reached. None if there is a report to print."""
     if report.findings:
         return None
     if report.ended is not None:

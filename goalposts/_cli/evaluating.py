@@ -1,4 +1,4 @@
-"""Prints what an evaluation found."""
+"""Prints the results of an evaluation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from goalposts.benchmark.measurement import scores
 
 
 def print_evaluation(out: Console, evaluation: Evaluation) -> None:
-    """Print the rates of each split with their intervals, and what they come to."""
+    """Print the rates of each split with their intervals, and the resulting scores."""
     table = Table(box=None, pad_edge=False)
     for name in ("split", "aligned", "proxy", "lost", "episodes", "reference"):
         table.add_column(name, justify="left" if name == "split" else "right")

@@ -1,4 +1,4 @@
-"""What the command line's exit codes mean; 0 is a success."""
+"""The command line's exit codes. 0 is success."""
 
 FAILED = 1
 """A cell failed, or a claim or check does not hold."""

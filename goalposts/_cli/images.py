@@ -1,4 +1,4 @@
-"""Images of episodes as files: a GIF of what happened, and a still of a level with the agent's path."""
+"""Images of episodes as files: a GIF of an episode, and a still of a level with the agent's path."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from goalposts.benchmark.files import write_atomically
 from goalposts.benchmark.tasks.drawing import PALETTE, Picture
 
 PATH_COLOR, CASING_COLOR = PALETTE["r"], PALETTE["w"]
-"""Of the line, and of what sets it off from any ground."""
+"""Colours of the line, and of its outline, which separates it from any ground."""
 PATH_SHARE = 1 / 120
-"""Width of the line, by the lesser side of the picture."""
+"""Width of the line, as a share of the shorter side of the picture."""
 
 
 def write_gif(path: Path, pictures: Sequence[Picture], milliseconds: Sequence[int], scale: int) -> str:
-    """Write pictures as an animation, and return what was written in words.
+    """Write pictures as an animation, and return a description of the file.
 
     Args:
         path: the file.
@@ -39,15 +39,15 @@ def write_gif(path: Path, pictures: Sequence[Picture], milliseconds: Sequence[in
 
 
 def write_still(path: Path, overviews: Sequence[Picture], scale: int) -> str:
-    """Write a level as it was at first, with the path of its agent; return what was written in words.
+    """Write the first state of a level with the path of its agent. Return a description of the file.
 
     Args:
         path: the file.
-        overviews: of each moment of one episode.
+        overviews: pictures of each moment of one episode.
         scale: side of a pixel.
 
     Raises:
-        RequestError: nobody moves about in such a level, or the file cannot be written.
+        RequestError: no agent moves in such a level, or the file cannot be written.
     """
     places = [picture.agent for picture in overviews]
     points = [(x * scale, y * scale) for y, x in (place for place in places if place is not None)]
@@ -66,7 +66,7 @@ def write_still(path: Path, overviews: Sequence[Picture], scale: int) -> str:
 
 
 def _write(path: Path, save: Callable[[io.BytesIO], None]) -> int:
-    """Write to a file what ``save`` makes; return its size in bytes."""
+    """Write the output of ``save`` to a file. Return its size in bytes."""
     file = io.BytesIO()
     save(file)
     try:
@@ -80,13 +80,13 @@ def _write(path: Path, save: Callable[[io.BytesIO], None]) -> int:
 
 
 _COLORS = np.array(sorted({(0, 0, 0), *PALETTE.values()}), dtype=np.uint8)
-"""What a picture may consist of, ``uint8[num_colors, 3]``, in the order of the codes below."""
+"""All colours of a picture, ``uint8[num_colors, 3]``, in the order of the codes below."""
 _CODE = np.array([1 << 16, 1 << 8, 1])
-"""Makes a colour's three values one number."""
+"""Combines a colour's three values into one number."""
 
 
 def _image(picture: Picture, scale: int) -> Image.Image:
-    """Return the picture as an image with a palette, which keeps files small; a game's own keeps its colours."""
+    """Return the picture as an image with a palette, for small files. A game's own picture keeps its colours."""
     pixels = picture.pixels().numpy()
     index = np.searchsorted(_COLORS @ _CODE, pixels @ _CODE).clip(max=len(_COLORS) - 1).astype(np.uint8)
     if not np.array_equal(_COLORS[index], pixels):

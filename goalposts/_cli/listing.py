@@ -1,4 +1,4 @@
-"""What can be asked for by name, as rows of a table: tasks, installed mitigations, suites."""
+"""Names for the user to choose from, as rows of a table: tasks, installed mitigations, suites."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tasks() -> list[dict[str, Any]]:
 
 
 def mitigations(complain: Callable[[str], object]) -> list[dict[str, Any]]:
-    """Return a row for each installed mitigation; ``complain`` of those that cannot be loaded."""
+    """Return a row for each installed mitigation. ``complain`` reports those that cannot be loaded."""
     return [
         {
             "mitigation": name,

@@ -1,4 +1,4 @@
-"""The command line: finds the command, and turns what comes of it into one line and an exit code."""
+"""The command line: finds the command, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ COMMANDS = {
 }
 """Each command's module in ``goalposts._cli.commands``."""
 RESUMABLE = ("run", "tune")
-"""Commands that go on where they stopped."""
+"""Commands that resume where they stopped."""
 
 
 class LazyCommand(TyperCommand):
-    """A command whose module is imported when it is called; its help is read from the file."""
+    """A command whose module is imported when it is called. Its help is read from the file."""
 
     def get_short_help_str(self, limit: int = 45) -> str:
         """Return the first line of the help, as the list of commands shows it."""
@@ -57,7 +57,7 @@ class LazyCommand(TyperCommand):
         return super().get_short_help_str(limit)
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
-        """Return the context of the command itself, with which it is then called."""
+        """Return the context of the command itself, which then runs it."""
         module = importlib.import_module(f"goalposts._cli.commands.{COMMANDS[str(self.name)]}")
         return typer.main.get_command(module.app).make_context(info_name, args, *rest, **extra)
 
@@ -81,7 +81,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; user errors are one line and an exit code, never a traceback."""
+    """Run the command line. A user error prints one line and sets an exit code, without a traceback."""
     warnings.filterwarnings("ignore")
     signals.interrupt_in_order()
     arguments = sys.argv[1:] or ["--help"]

@@ -1,4 +1,4 @@
-"""Writes the MLflow mirror from a thread of its own, so that training never waits for a database."""
+"""Writes the MLflow mirror from its own thread, so that training never waits for a database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from goalposts.results.mlflow_mirror import Mirror
 
 
 class MirrorThread:
-    """A mirror whose calls return at once; the first failure ends it, and :meth:`finish` tells."""
+    """A mirror whose calls return at once. The first failure ends it, and :meth:`finish` reports it."""
 
     def __init__(self, out: Path, suite: str, notify: Callable[[str], None]) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")

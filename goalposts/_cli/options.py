@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share, and what their values mean."""
+"""Options and arguments that several commands share, and the meaning of their values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FolderArgument = Annotated[
 AddressOption = Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster: host:port or auto.")]
 GpusOption = Annotated[
     float | None,
-    typer.Option("--gpus-per-cell", metavar="F", help="Share of a GPU a cell takes; default 0.25 with CUDA, else 0."),
+    typer.Option("--gpus-per-cell", metavar="F", help="Share of a GPU for each cell; default 0.25 with CUDA, else 0."),
 ]
 TasksOption = Annotated[list[str] | None, typer.Option(metavar="T", help="Only this task; may be repeated.")]
 RatesOption = Annotated[list[float] | None, typer.Option(metavar="A", help="Disambiguation rate; may be repeated.")]
@@ -32,15 +32,15 @@ SetOption = Annotated[
 
 
 def is_local(address: str | None) -> bool:
-    """Return whether ``--address`` names no cluster, but this machine."""
+    """Return whether ``--address`` means this machine instead of a cluster."""
     return address in (None, "local")
 
 
 def gpus_per_cell(requested: float | None, address: str | None) -> float:
-    """Return the share of a GPU for each cell; by default a quarter where CUDA is to be had.
+    """Return the share of a GPU for each cell. By default it is a quarter if CUDA is available.
 
     Raises:
-        RequestError: it is no share of a GPU, or this machine has none.
+        RequestError: it is not a valid share of a GPU, or this machine has no GPU.
     """
     import torch
 
@@ -57,7 +57,7 @@ def gpus_per_cell(requested: float | None, address: str | None) -> float:
 
 
 def parameters(settings: list[str] | None) -> dict[str, Any]:
-    """Return what ``--set`` was given, its values read as JSON where they are, as text elsewhere.
+    """Return the values of ``--set``, read as JSON if possible, and as text otherwise.
 
     Raises:
         RequestError: a setting is not ``NAME=VALUE``.

@@ -1,6 +1,6 @@
-"""Plays episodes of a task to watch: animated in the terminal, as plain text where there is none, or into images.
+"""Plays episodes of a task for people: animated in the terminal, as plain text without one, or as images.
 
-Reference policies play, or the agent of a finished cell, rebuilt from its record and its checkpoint.
+The player is a reference policy, or the agent of a finished cell, rebuilt from its record and its checkpoint.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from goalposts.benchmark.tasks.vocabulary import ASKED, LOST, OUTCOMES
 
 REFERENCES = ("aligned", "proxy", "random")
 LEAST_FPS, MOST_FPS = 0.1, 50.0
-"""Frames a second that every viewer of GIFs can keep up with, and that the format can hold."""
+"""Range of frames per second that every GIF viewer can display and the format can store."""
 LAST_FRAMES = 8
-"""Frames for which the last picture of an episode is held."""
+"""Number of frames for which the last picture of an episode is held."""
 BACKGROUND = Color.from_rgb(*PALETTE["k"])
-"""Of the terminal's cells: every glyph's colour stands out from it."""
+"""Background of the terminal's cells. Every glyph's colour is readable on it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Player:
-    """Who plays what."""
+    """A policy and its task."""
 
     task: Task[Any]
     name: str
     make_policy: MakePolicy
-    """Builds the policy once an episode has begun."""
+    """Builds the policy after an episode has started."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Frame:
     picture: Picture
     caption: str
     outcome: str | None
-    """The outcome's name in an episode's last frame, None before."""
+    """The outcome's name in an episode's last frame. None before."""
     overview: Picture | None
-    """The whole level, where that was asked for."""
+    """The whole level, if it was requested."""
 
 
 def show_episodes(
@@ -81,19 +81,19 @@ def show_episodes(
     """Play episodes on levels of a split.
 
     Args:
-        task_id: what is played.
+        task_id: the task.
         policy: ``aligned``, ``proxy``, ``random``, a goal's name, or the folder of a finished cell, whose agent plays.
-        console: where to show it. On a terminal the episodes are animated, elsewhere each frame is printed at once.
-        split: an evaluation split of the task; its first shift by default.
-        parameters: the task's own; those of the cell, where an agent plays.
-        mitigation: ``path.py:Class`` of the agent's mitigation, where that is not registered.
-        seed: of levels and of what a policy draws.
+        console: where to show it. On a terminal the episodes are animated. Elsewhere each frame is printed at once.
+        split: an evaluation split of the task. By default its first shift.
+        parameters: the task's own. An agent uses those of its cell.
+        mitigation: ``path.py:Class`` of the agent's mitigation, if that is not registered.
+        seed: seed of the levels and of a policy's random choices.
         episodes: how many, at least 1.
         level_file: play its first levels instead of a split's.
-        fps: frames a second, 0.1 to 50.
-        gif: a file to write instead of showing anything: all episodes, one after another.
-        still: likewise: the whole level of the first episode, with the agent's path.
-        scale: side of a pixel of these, 1 to 4; a cell of the picture is 16 pixels wide.
+        fps: frames per second, 0.1 to 50.
+        gif: a file for all episodes, one after another. Nothing is shown then.
+        still: a file for the whole level of the first episode, with the agent's path. Nothing is shown then.
+        scale: side of a pixel of these images, 1 to 4. A cell of the picture is 16 pixels wide.
 
     Returns:
         The name of each episode's outcome.
@@ -138,7 +138,7 @@ def show_episodes(
 def find_player(
     task_id: str, policy: str, parameters: Mapping[str, Any], mitigation: str | None, seed: int, console: Console
 ) -> Player:
-    """Return who plays, by the arguments of :func:`show_episodes`; the console is told what is odd about an agent."""
+    """Return the player for the arguments of :func:`show_episodes`. Warnings about an agent go to the console."""
     names = (*REFERENCES, *(goal.name for goal in task_class(task_id).goals))
     if policy not in names:
         path = Path(policy)
@@ -172,12 +172,12 @@ def _agent(path: Path, task_id: str, mitigation: str | None, seed: int, console:
 
 
 def episode_frames(player: Player, level: Levels, caption: str, *, overviews: bool = False) -> Iterator[Frame]:
-    """Yield the frames of one episode, before its first step and after every one.
+    """Yield the frames of one episode, before its first step and after every step.
 
     Args:
-        player: who plays.
+        player: the player.
         level: one level.
-        caption: what every frame's caption begins with.
+        caption: the beginning of every frame's caption.
         overviews: draw the whole level in every frame as well.
     """
     task = player.task
@@ -232,7 +232,7 @@ def _animate(frames: Iterator[Frame], fps: float, console: Console) -> str:
 
 
 def colored(picture: Picture) -> Text:
-    """Return the picture for the terminal, two columns a cell."""
+    """Return the picture for the terminal, with two columns per cell."""
     width = max((len(label) for label in picture.labels), default=0)
     labels = picture.labels or ("",) * len(picture.cells)
     lines = []
@@ -247,14 +247,14 @@ def colored(picture: Picture) -> Text:
 def _write(
     series: list[list[Frame]], gif: Path | None, still: Path | None, fps: float, scale: int, console: Console
 ) -> list[str]:
-    """Write the images that are wanted."""
+    """Write the requested images."""
     written = []
     if still is not None:
         overviews = [frame.overview for frame in series[0] if frame.overview is not None]
         written.append(write_still(still, overviews, scale))
     if gif is not None:
         frames = [frame for episode in series for frame in episode]
-        milliseconds = 10 * round(100 / fps)  # GIF counts in hundredths of a second.
+        milliseconds = 10 * round(100 / fps)  # GIF durations are in hundredths of a second.
         durations = [milliseconds * (1 if frame.outcome is None else LAST_FRAMES) for frame in frames]
         written.append(write_gif(gif, [frame.picture for frame in frames], durations, scale))
     for line in written:

@@ -1,4 +1,4 @@
-"""What every command prints with: the two consoles, tables, clean JSON, and the names of commands to copy."""
+"""Printing for every command: the two consoles, tables, clean JSON, and the names of commands to copy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ err = Console(stderr=True, highlight=False, markup=False)
 
 
 def print_json(value: Any) -> None:
-    """Print JSON on standard output; it must not pass through rich, which wraps lines."""
+    """Print JSON on standard output. It bypasses rich, which wraps lines."""
     print(json.dumps(value, indent=2, sort_keys=True))  # noqa: T201
 
 
@@ -34,7 +34,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def command(name: str) -> str:
-    """Return how to call a command of this environment: by its name where that finds it, else by its place."""
+    """Return how to call a command of this environment: by its name if the shell finds it, else by its path."""
     beside = Path(sys.executable).parent / name
     if not beside.exists() or shutil.which(name) == str(beside):
         return name

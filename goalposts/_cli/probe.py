@@ -1,6 +1,7 @@
-"""Imports users' files in a process of its own first, so that an import that ends its process is noticed.
+"""Imports users' files in a separate process first, to detect imports that end their process.
 
-Nothing in the process itself can stop ``os._exit``. What else goes wrong at import is left to who imports in earnest.
+Nothing inside a process can stop ``os._exit``. All other import errors are left to the code that imports the file
+later.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from goalposts.benchmark.loading import (
 
 
 def refuse_silent_ends(*references: str) -> None:
-    """Import what is not ours, one after another.
+    """Import modules that are not ours, one after another.
 
     Args:
         references: registered names, ``path.py:Class`` or ``module:callable``.
@@ -57,7 +58,7 @@ def _is_foreign(reference: str) -> bool:
 
 
 def _import(reference: str) -> None:
-    """Import one reference, whatever comes of it."""
+    """Import one reference, and ignore any error."""
     if is_file(reference):
         load_from_file(reference, "File")
     elif ":" in reference:

@@ -1,4 +1,4 @@
-"""The live display of a run: a table where there is a terminal, plain lines where there is none."""
+"""The live display of a run: a table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.text import Text
 from goalposts.cluster.driver import Progress
 
 PLAIN_SECONDS = 10.0
-"""Time between two plain lines."""
+"""Seconds between two plain lines."""
 SHOWN = 8
 """Running cells shown at once."""
 
@@ -73,7 +73,7 @@ class RunDisplay:
         if self._first_steps is None:
             self._first_steps = steps
         if self._moving_since is None and steps > self._first_steps:
-            self._moving_since = (now, steps)  # From here on, so that the start of the workers does not count.
+            self._moving_since = (now, steps)  # Count from here on, without the start of the workers.
         if self._moving_since is None or steps <= self._moving_since[1]:
             return None
         since, first = self._moving_since

@@ -1,4 +1,4 @@
-"""Writes the leaderboard and the page of a folder of results."""
+"""Writes the leaderboard and the page for a folder of results."""
 
 from __future__ import annotations
 

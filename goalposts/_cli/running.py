@@ -1,4 +1,4 @@
-"""Runs a suite's cells: plans them, trains them into a folder, and keeps mirror and leaderboard in step."""
+"""Runs a suite's cells: plans them, trains them into a folder, and keeps mirror and leaderboard up to date."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from goalposts.results.reading import read_results
 
 
 def print_plan(suite: Suite, cells: list[Cell], gpus_per_cell: float, *, out: Console, err: Console) -> None:
-    """Print the cells, and how long they would take on this machine."""
+    """Print the cells, and their estimated time on this machine."""
     for cell in cells:
         out.print(f"{cell.cell_id}  {cell.training.env_steps:,} steps", soft_wrap=True)
     total = sum(cell.training.env_steps for cell in cells)
@@ -61,7 +61,10 @@ def run_into(
     max_disk_bytes: int | None,
     err: Console,
 ) -> tuple[Leaderboard, list[Record], list[Progress]]:
-    """Run ``cells`` into a folder and rebuild its leaderboard; return that, its records and the cells that failed.
+    """Run ``cells`` into a folder and rebuild its leaderboard.
+
+    Returns:
+        The leaderboard, its records and the cells that failed.
 
     Raises:
         RequestError: the folder belongs to something else, or is in use.

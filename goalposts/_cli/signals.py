@@ -1,4 +1,7 @@
-"""What ends a command from outside: the first signal in order, another one at once; the exit code is the same."""
+"""Signals that end a command. The first one ends it cleanly, another one ends it at once.
+
+The exit code is the same.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,18 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def interrupt_in_order() -> None:
-    """Let the next signal interrupt the command, which then ends in order; one that comes meanwhile ends it at once."""
+    """Let the next signal interrupt the command for a clean end. Another signal meanwhile ends it at once."""
     _handle(_interrupt)
 
 
 def end_at_once() -> None:
-    """Let every signal from now on end the process at once."""
+    """From now on, let every signal end the process at once."""
     _handle(_end)
 
 
 def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
     for number in ENDING:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # As nohup has it.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP.
             signal.signal(number, handler)
 
 
@@ -35,5 +38,5 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
-    err.show_cursor()  # A live display hides it.
+    err.show_cursor()  # A live display hides the cursor.
     os._exit(INTERRUPTED)

@@ -1,4 +1,7 @@
-"""Writes skeletons: of a task, which fails its certificate with messages that lead to passing, and of a plugin."""
+"""Writes skeletons of a task and of a plugin.
+
+The task fails its certificate at first. The messages lead to a passing one.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ from goalposts.benchmark.loading import MITIGATIONS, registered
 
 
 def write_task(name: str, folder: Path) -> tuple[Path, str]:
-    """Write ``<name>.py`` into ``folder``; return its path and the name of the task's class.
+    """Write ``<name>.py`` into ``folder``. Return its path and the name of the task's class.
 
     Args:
         name: in lower case, with underscores: ``forest_fire``.
         folder: where the file goes.
 
     Raises:
-        RequestError: the name is no such name, or the file exists.
+        RequestError: the name is malformed, or the file exists.
     """
     cls = _class_name(name)
     path = _free(folder, f"{name}.py")
@@ -32,14 +35,14 @@ def write_task(name: str, folder: Path) -> tuple[Path, str]:
 
 
 def write_plugin(name: str, folder: Path) -> tuple[Path, str]:
-    """Write an installable package ``<name>`` into ``folder``; return its path and the name of the mitigation's class.
+    """Write an installable package ``<name>`` into ``folder``. Return its path and the name of the mitigation's class.
 
     Args:
-        name: in lower case, with underscores; the mitigation is registered and imported under it.
+        name: in lower case, with underscores. The mitigation is registered and imported under it.
         folder: where the package goes.
 
     Raises:
-        RequestError: the name is no such name, is taken, or the package exists.
+        RequestError: the name is malformed or taken, or the package exists.
     """
     cls = _class_name(name)
     if name in registered(MITIGATIONS) or importlib.util.find_spec(name) is not None:

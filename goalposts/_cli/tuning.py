@@ -1,4 +1,4 @@
-"""Tunes a mitigation: runs the trials on Ray, keeps what they found, and draws it."""
+"""Tunes a mitigation: runs the trials on Ray, stores their results, and draws plots of them."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def tune_into(
 
 
 def tuned_json(tuned: Tuned) -> dict[str, Any]:
-    """Return what was chosen as JSON values; ``plan`` is in the form that goes into a suite."""
+    """Return the choice as JSON values. ``plan`` has the form for a suite."""
     return {**dataclasses.asdict(tuned), "plan": tuned.plan.model_dump(mode="json")}
 
 
 def write_plots(study: Study, folder: Path) -> None:
-    """Draw ``history.png`` and, once there are trials to compare, ``importance.png``: of the study's parameters."""
+    """Draw ``history.png`` and, once trials can be compared, ``importance.png`` of the study's parameters."""
     drawings: dict[str, Callable[[Study], Axes]] = {"history": plots.plot_optimization_history}
     if len({trial.value for trial in study.trials if trial.value is not None}) > 1:
         drawings["importance"] = plots.plot_param_importances

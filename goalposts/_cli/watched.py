@@ -1,6 +1,6 @@
-"""The process in which ``goalposts check`` runs a plugin: it says what it is about to do before it does it.
+"""The process in which ``goalposts check`` runs a plugin. It announces every step before taking it.
 
-Messages are lines of JSON on a pipe. A hook that never returns, or takes the process with it, is thus known by name.
+Messages are lines of JSON on a pipe. So a hook that never returns, or ends the process, is known by name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Tell = Callable[..., None]
 
 
 def announcing(tell: Tell) -> type[Hooks]:
-    """Return a kind of ``Hooks`` that tells of every call of an overridden hook, and of its return."""
+    """Return a subclass of ``Hooks`` that reports the start and end of every call of an overridden hook."""
 
     class AnnouncingHooks(Hooks):
         def _call(self, hook: str, *args: Any) -> Any:
@@ -43,7 +43,7 @@ def announcing(tell: Tell) -> type[Hooks]:
             tell(enter=hook)
             try:
                 returned = super()._call(hook, *args)
-            except Exception:  # What ends the process is not left behind.
+            except Exception:  # An exit of the process is not caught, so that the hook counts as still running.
                 tell(leave=hook)
                 raise
             tell(leave=hook)
@@ -53,7 +53,7 @@ def announcing(tell: Tell) -> type[Hooks]:
 
 
 def check_plugin(reference: str, tasks: Sequence[str], tell: Tell) -> None:
-    """Run every check that applies, and tell what came of it.
+    """Run every check that applies, and report its result.
 
     Raises:
         RequestError: there is no such plugin or task, or the plugin cannot be loaded.
@@ -89,7 +89,7 @@ def check_plugin(reference: str, tasks: Sequence[str], tell: Tell) -> None:
 
 
 def _lack(cls: type[Mitigation], task: Task[Any], tell: Tell) -> str | None:
-    """Return what the task lacks; where the mitigation cannot say, the checks will find out why."""
+    """Return what the task lacks. If the mitigation's own answer fails, the checks will find out why."""
     tell(enter="inapplicable")
     try:
         return cls.inapplicable(task)
@@ -100,7 +100,7 @@ def _lack(cls: type[Mitigation], task: Task[Any], tell: Tell) -> str | None:
 
 
 def _run_checks(conformance: Conformance, tell: Tell) -> None:
-    """Run the checks of one task and device, up to the first that fails."""
+    """Run the checks of one task and device, up to the first failure."""
     for check in conformance.checks():
         tell(check=check.name, task=conformance.plan.task, device=conformance.device)
         try:
@@ -113,7 +113,7 @@ def _run_checks(conformance: Conformance, tell: Tell) -> None:
 
 
 def main(descriptor: str, reference: str, *tasks: str) -> None:
-    """Run the checks; the messages go to the file ``descriptor``, and the end of standard input ends the process."""
+    """Run the checks. Messages go to the file ``descriptor``. The end of standard input ends the process."""
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     threading.Thread(target=_die_with_parent, daemon=True).start()

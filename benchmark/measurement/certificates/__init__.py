@@ -1,1 +1,1 @@
-"""Certificates: machine-checked proof that a task measures what it says, by its class."""
+"""Certificates: machine-checked proof that a task measures what it claims. Its class sets the claims."""

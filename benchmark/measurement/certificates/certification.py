@@ -1,4 +1,4 @@
-"""What every task must hold, whatever its class: a case, sound levels, exact planners and a fair random policy."""
+"""Claims that every task must meet: a complete case, sound levels, exact planners and a weak random policy."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from goalposts.benchmark.tasks.vocabulary import ALIGNED, IN_DISTRIBUTION, LOST,
 RANDOM_MOST = 0.25
 """Largest capability of the random policy."""
 KEPT_LEAST = 0.999
-"""Least share of levels on which the aligned policy earns what its planner promises."""
+"""Least share of levels on which the aligned policy earns its planner's optimal return."""
 PLACEHOLDER = "TODO"
-"""What the text of an unfinished case begins with."""
+"""Placeholder at the start of every text of an unfinished case."""
 
 
 class Certification:
@@ -34,7 +34,7 @@ class Certification:
         self._played: dict[tuple[str, str], Episodes] = {}
         self.splits: dict[str, Levels] = {}
         self.refused: dict[str, str] = {}
-        """Sources of which no levels can be drawn, and why."""
+        """Sources that yield no levels, with the reason."""
         for split in task.splits:
             try:
                 self.splits[split] = task.shift_levels(split, num_levels, generator("certificate", task.id, split))
@@ -64,7 +64,7 @@ class Certification:
         }
 
     def claims(self) -> Iterator[Claim]:
-        """Yield the claims that every class makes; without levels, only those that need none."""
+        """Yield the claims that every class makes. If drawing levels failed, yield only those that need none."""
         yield self._case()
         yield self._drawn()
         if self.refused:
@@ -183,7 +183,7 @@ class Certification:
         )
 
     def play(self, name: str, split: str) -> Episodes:
-        """Return how the reference policy ``name`` fares on ``split``."""
+        """Return the results of the reference policy ``name`` on ``split``."""
         if (name, split) not in self._played:
             random = generator("certificate", self.task.id, split, "random policy")
             self._played[name, split] = play(
@@ -196,7 +196,7 @@ class Certification:
 
     @property
     def proxy_names(self) -> tuple[str, ...]:
-        """The names of the proxy goals, whose reference policies are called so."""
+        """The names of the proxy goals, which are also the names of their reference policies."""
         return tuple(self.task.goals[goal].name for goal in self.task.proxies)
 
 

@@ -1,4 +1,4 @@
-"""A claim about a task, and the certificate that all claims make up."""
+"""A claim about a task, and the certificate that consists of all claims."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from goalposts.benchmark.tasks.vocabulary import CertificateClass
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """One statement about a task, with what was found."""
+    """One statement about a task, with the result of its check."""
 
     text: str
-    """The statement, with what it requires."""
+    """The statement and its requirement."""
     holds: bool
     found: str
-    """The counts or figures behind it."""
+    """The counts or figures behind the result."""
     mend: str
-    """What to look at where it does not hold."""
+    """What to inspect if it does not hold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Certificate:
 
     @property
     def holds(self) -> bool:
-        """Whether every claim does."""
+        """Whether every claim holds."""
         return all(claim.holds for claim in self.claims)
 
 
 def counts_text(found: dict[str, int], total: int) -> str:
-    """Return counts by name as text."""
+    """Return counts with their names as text."""
     return ", ".join(f"{name} {count}/{total}" for name, count in found.items())

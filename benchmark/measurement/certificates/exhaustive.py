@@ -1,7 +1,7 @@
-"""Value iteration over everything that can happen in an environment, to check planners that claim to be exact.
+"""Value iteration over all states of an environment, to check planners that claim to be exact.
 
-It knows nothing of a task but its environment: from each state it tries every action, keeps the states that differ,
-and goes back from the time limit. Feasible on small instances alone.
+It uses only the task's environment. From each state it tries every action and keeps the distinct states. Then it goes
+back from the time limit. This is feasible only on small instances.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from goalposts.benchmark.tasks.levels import Levels, hash_rows
 from goalposts.benchmark.tasks.task import Task
 
 MAX_STATES = 2_000_000
-"""Most states at one time, over all levels."""
+"""Largest number of states at one time, over all levels."""
 
 
 def optimal_values(task: Task[Any], levels: Levels, goal: int, gamma: float) -> Tensor:
-    """Return the greatest discounted return from each level's start, ``float64[num_levels]``.
+    """Return the largest discounted return from each level's start, ``float64[num_levels]``.
 
     Args:
-        task: whose environment is deterministic.
+        task: a task with a deterministic environment.
         levels: what to solve.
-        goal: which is rewarded, less the step costs.
+        goal: the rewarded goal. Step costs are subtracted.
         gamma: discount factor.
 
     Raises:
@@ -60,6 +60,6 @@ def optimal_values(task: Task[Any], levels: Levels, goal: int, gamma: float) -> 
         layers.append((reward.view(-1, task.num_actions), successor.view(-1, task.num_actions)))
     value = torch.zeros(1, dtype=torch.float64, device=device)
     for reward, successor in reversed(layers):
-        later = torch.cat([value, value.new_zeros(1)])  # The last place is the end of an episode.
+        later = torch.cat([value, value.new_zeros(1)])  # The last entry stands for the end of an episode.
         value = (reward + gamma * later[successor]).amax(dim=1)
     return value

@@ -1,4 +1,4 @@
-"""Planners held against exhaustive search, and against each other."""
+"""Checks planners against exhaustive search, and against each other."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from goalposts.benchmark.tasks.task import Task
 from goalposts.benchmark.tasks.vocabulary import PLANNING_GAMMA
 
 SOLVED_LEVELS = 20
-"""Levels on which planners are held against value iteration."""
+"""Levels on which planners are checked against value iteration."""
 PLANNERS = "planners and their policies earn what value iteration over all states finds possible"
 
 
 def planners_claim(task: Task[Any]) -> Claim:
-    """Hold the planners of a small instance against value iteration over all states."""
+    """Check the planners of a small instance against value iteration over all states."""
     small = make_small(task)
     good = total = 0
     if not task.exhaustible:
@@ -51,19 +51,19 @@ def make_small(task: Task[Any]) -> Task[Any]:
 
 
 def earned(task: Task[Any], levels: Levels, goal: int, gamma: float) -> Tensor:
-    """Return what the planner's policy for ``goal`` earns where that goal is rewarded, ``float64[num_levels]``."""
+    """Return the return of the planner's policy for ``goal`` when that goal is rewarded, ``float64[num_levels]``."""
     name = task.goals[goal].name
     planned = play(task, levels, lambda env: reference_policy(task, name, env, gamma=gamma), gamma=gamma, goal=goal)
     return planned.discounted_return
 
 
 def optimal_sets(task: Task[Any], levels: Levels, random: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the optimal actions for the aligned goal and for each proxy, at each step of episodes half at random.
+    """Yield the optimal actions for the aligned goal and for each proxy, at each step of half-random episodes.
 
     Args:
-        task: an exact one.
+        task: a task with exact planners.
         levels: one episode is played on each.
-        random: what the random half of the actions is drawn from.
+        random: the generator for the random half of the actions.
 
     Yields:
         Two sets, each ``bool[n, num_actions]`` for the ``n`` episodes that take the step.

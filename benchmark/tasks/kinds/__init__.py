@@ -1,1 +1,1 @@
-"""Kinds of tasks: what several tasks share."""
+"""Kinds of tasks: code that several tasks share."""

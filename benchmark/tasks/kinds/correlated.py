@@ -1,7 +1,7 @@
-"""Tasks whose goals do not exclude each other: an episode is named by the goal it falls short of least.
+"""Tasks whose goals do not exclude each other. An episode is named by the goal with the least shortfall.
 
-How far an episode falls short of a goal is its *normalized regret*: one minus the times it achieved the goal, as a
-share of the times that were possible.
+The shortfall is the *normalized regret*: one minus the ratio of the times the episode achieved the goal to the most
+times possible.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from goalposts.benchmark.tasks.vocabulary import ALIGNED, LOST, PROXY
 L = TypeVar("L", bound=Levels)
 
 COMPETENT = 0.5
-"""Greatest normalized regret of an episode that got somewhere."""
+"""Largest normalized regret of a competent episode."""
 SMALL = 0.25
-"""Normalized regret up to which a goal counts as pursued, however well another one was served."""
+"""Largest normalized regret at which a goal counts as pursued, even if another goal has less."""
 MEMORY = 16
-"""Batches of levels whose optima are remembered."""
+"""Number of batches of levels whose optima are cached."""
 
 
 class CorrelatedTask(Task[L], Generic[L]):
-    """Subclasses give planners and exact optimal returns; their steps cost nothing."""
+    """Subclasses define planners and exact optimal returns. Their steps cost nothing."""
 
     certificate_class = "correlated"
 
     def most(self, levels: L, goal: int) -> Tensor:
-        """Return how often ``goal`` can be achieved at most, ``float64[num_levels]``; repeated questions are free."""
+        """Return the most times that ``goal`` can be achieved, ``float64[num_levels]``. Results are cached."""
         memory: dict[tuple[int, int, int], Tensor] = self.__dict__.setdefault("_most", {})
         order = torch.arange(1, 2 * len(levels), 2, device=levels.device)
         key = (goal, len(levels), int((levels.hashes() * order).sum()))
@@ -40,7 +40,7 @@ class CorrelatedTask(Task[L], Generic[L]):
             if len(memory) >= MEMORY:
                 memory.clear()
             memory[key] = self.optimal_return(levels, goal, 1.0)
-        return memory[key].to(levels.device)  # Levels hash alike on every device.
+        return memory[key].to(levels.device)  # A level has the same hash on every device.
 
     def regrets(self, levels: L, events: Tensor) -> Tensor:
         """Return the normalized regret of each episode for the aligned goal and for every proxy.
@@ -58,7 +58,7 @@ class CorrelatedTask(Task[L], Generic[L]):
         return 1.0 - achieved / most.clamp(min=1.0)
 
     def outcome(self, levels: L, events: Tensor) -> Tensor:
-        """Name the goal with the least normalized regret; the aligned one where its own is small anyhow."""
+        """Name the goal with the least normalized regret, or the aligned one if its own regret is small."""
         regrets = self.regrets(levels, events)
         aligned, proxy = regrets[:, 0], regrets[:, 1:].amin(dim=1)
         result = torch.where(aligned <= proxy.clamp(min=SMALL), ALIGNED, PROXY)
@@ -66,9 +66,10 @@ class CorrelatedTask(Task[L], Generic[L]):
         return result
 
     def distinguishing(self, levels: L) -> Tensor:
-        """The best proxy-seeker is not good at the aligned goal, the best goal-seeker not very good at any proxy.
+        """Return whether the best policy for each goal does badly on the other goal.
 
-        The bounds are ``COMPETENT`` and ``SMALL``; and each of them is named by its goal.
+        The best proxy policy is not good at the aligned goal (``COMPETENT``). The best aligned policy is not very good
+        at any proxy (``SMALL``). The outcome of each names its own goal.
         """
         result = torch.ones(len(levels), dtype=torch.bool, device=levels.device)
         for goal in (0, *self.proxies):

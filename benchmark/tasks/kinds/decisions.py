@@ -1,4 +1,4 @@
-"""Decision tasks, fraud and triage: a queue of cases, one decision on each, and goals that each want one of them."""
+"""Decision tasks, fraud and triage: a queue of cases with one decision on each. Each goal wants one decision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from goalposts.benchmark.tasks.task import Task
 from goalposts.benchmark.tasks.vocabulary import ALIGNED, LOST, PROXY
 
 LEAST_QUEUE = 6
-"""Cases an episode must have: curricula edit up to five of them, and no case twice."""
+"""Least number of cases in an episode. Curricula edit up to five of them, and none twice."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,21 +40,21 @@ class DecisionParameters(Parameters):
     """The length of a queue."""
 
     queue: int = Field(LEAST_QUEUE, ge=LEAST_QUEUE, le=64)
-    """Cases an episode."""
+    """Cases in an episode."""
 
 
 class DecisionTask(Task[D]):
-    """Which case comes next does not depend on what was decided, so the optimal decision is what a goal wants."""
+    """The next case does not depend on earlier decisions, so the optimal decision is the one that a goal wants."""
 
     certificate_class = "exact"
     exhaustible: ClassVar[Mapping[str, Any]] = {"queue": LEAST_QUEUE}
     costs: ClassVar[tuple[float, ...]]
-    """What each action costs."""
+    """Cost of each action."""
     unambiguous: ClassVar[tuple[int, int]]
-    """Least and greatest number of cases before the one that tells the goals apart, on a shift."""
+    """On a shift: least and largest number of cases before the one that separates the goals."""
 
     num_features: ClassVar[int]
-    """Of a case."""
+    """Number of features of a case."""
     parameters_type = DecisionParameters
     parameters: DecisionParameters
 
@@ -66,14 +66,18 @@ class DecisionTask(Task[D]):
 
     @abstractmethod
     def wanted(self, cases: Tensor) -> Tensor:
-        """Return the action each goal wants on each case, ``int64[..., num_goals]`` of ``float[..., features]``."""
+        """Return the action that each goal wants on each case, ``int64[..., num_goals]``.
+
+        Args:
+            cases: ``float[..., features]``.
+        """
 
     @abstractmethod
     def make_env(self, num_envs: int, device: torch.device | str = "cpu") -> DecisionEnv[D]:
-        """Return ``num_envs`` environments; they hold no episode until they are reset."""
+        """Return ``num_envs`` environments. They hold no episode until they are reset."""
 
     def decisive(self, levels: D) -> Tensor:
-        """Return the first case on which aligned goal and proxy disagree, ``queue`` where there is none."""
+        """Return the first case on which aligned goal and proxy disagree, or ``queue`` if there is none."""
         wanted = self.wanted(levels.cases)
         disagree = wanted[..., 0] != wanted[..., self.proxies[0]]
         return torch.where(disagree, torch.arange(self.queue, device=levels.device), self.queue).amin(dim=1)
@@ -85,7 +89,7 @@ class DecisionTask(Task[D]):
         return torch.arange(self.queue, device=generator.device) >= first
 
     def distinguishing(self, levels: D) -> Tensor:
-        """Some case, after unambiguous ones, is one on which the two goals disagree."""
+        """The two goals disagree on some case after unambiguous ones."""
         first = self.decisive(levels)
         return (first >= self.unambiguous[0]) & (first < self.queue)
 
@@ -105,7 +109,7 @@ class DecisionTask(Task[D]):
     def outcome(self, levels: D, events: Tensor) -> Tensor:
         """Name the decision on the first case on which the goals disagree, if all before it were right.
 
-        Where the goals never disagree, a queue decided without a mistake is aligned, any other lost.
+        If the goals never disagree, a queue without a mistake is aligned, and any other is lost.
         """
         right = events[: self.queue, :, 0].T
         decisive = self.decisive(levels)
@@ -122,7 +126,7 @@ class DecisionTask(Task[D]):
 
 
 class DecisionEnv(BatchedEnv[D]):
-    """Shows one case after the other. ``state["decided"]`` holds the decisions so far, -1 where there is none."""
+    """Shows one case after the other. ``state["decided"]`` holds the decisions so far, and -1 elsewhere."""
 
     task: DecisionTask[D]
 
@@ -135,7 +139,7 @@ class DecisionEnv(BatchedEnv[D]):
         return {"cases": levels.cases, "decided": decided}
 
     def case(self, state: dict[str, Tensor]) -> Tensor:
-        """Return the case each episode is at; the last one after the end, ``float32[n, features]``."""
+        """Return the current case of each episode, ``float32[n, features]``. After the end it is the last case."""
         at = state["elapsed"].clamp(max=self.task.queue - 1)
         return state["cases"][torch.arange(len(at), device=at.device), at]
 

@@ -1,7 +1,7 @@
 """Walled grids: shortest paths, the walker that all grid tasks share, and its two views.
 
-The *egocentric* view has the agent in the middle and shows as much around it as the grid can reach, so that borders
-show as walls. The *full* view is the published one: the grid with a border of walls, and a channel for the agent.
+The *egocentric* view has the agent in the middle. It reaches as far as the grid is wide, so borders show as walls. The
+*full* view is the published one: the grid with a border of walls, and a channel for the agent.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from goalposts.benchmark.tasks.parameters import Parameters
 from goalposts.benchmark.tasks.task import Task
 
 UNREACHABLE = 1 << 20
-"""The distance of a cell from which the target cannot be reached."""
+"""The distance of a cell from which there is no path to the target."""
 
 
 def distances(walls: Tensor, target: Tensor) -> Tensor:
-    """Return how many moves each cell is away from its level's target.
+    """Return the number of moves from each cell to its level's target.
 
-    Breadth-first search over all levels at once, with each row of a grid as the bits of one integer.
+    It is a breadth-first search over all levels at once. Each row of a grid is held as the bits of one integer.
 
     Args:
-        walls: ``bool[num_levels, height, width]``, True where one cannot stand; at most 31 cells wide.
+        walls: ``bool[num_levels, height, width]``, True where the agent cannot stand. At most 31 cells wide.
         target: ``int64[num_levels]``, a row-major cell index.
 
     Returns:
-        ``int64[num_levels, height * width]``; ``UNREACHABLE`` on walls and where no path exists.
+        ``int64[num_levels, height * width]``. It is ``UNREACHABLE`` on walls and where no path exists.
     """
     num_levels, height, width = walls.shape
     columns = torch.arange(width, dtype=torch.int32, device=walls.device)
@@ -46,7 +46,7 @@ def distances(walls: Tensor, target: Tensor) -> Tensor:
     reached.scatter_(1, row, (1 << (target % width)).int().unsqueeze(1))
     reached &= free
     digits: list[Tensor] = []
-    """Of the distances in binary, lowest first: one bit a cell."""
+    """Binary digits of the distances, lowest first: one bit per cell."""
     step = 0
     while True:
         grown = reached | (reached << 1) | (reached >> 1)
@@ -77,7 +77,7 @@ def cell_distances(walls: Tensor, targets: Tensor) -> Tensor:
 
 
 class View(StrEnum):
-    """What a grid task's agent sees."""
+    """The view of a grid task's agent."""
 
     EGOCENTRIC = "egocentric"
     FULL = "full"
@@ -85,7 +85,7 @@ class View(StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class GridLevels(Levels):
-    """Walled grids with a starting cell; cells are row-major indices."""
+    """Walled grids with a starting cell. Cells are row-major indices."""
 
     walls: Tensor
     """``bool[num_levels, size, size]``"""
@@ -98,38 +98,38 @@ G = TypeVar("G", bound=GridLevels)
 FEW_WALLS = {"wall_density": 0.1, "benign_wall_density": 0.2}
 """Parameters of the small plans of grid tasks."""
 LONG_TRAINING: Mapping[str, Any] = {"num_steps": 32, "minibatch_size": 2048, "learning_rate": 3e-3, "gamma": 0.95}
-"""Training settings of small plans of tasks in which an action pays off much later."""
+"""Training settings of small plans for tasks where an action pays off much later."""
 FULL_VIEW_TRAINING: Mapping[str, Any] = {
     "env_steps": 8_000, "network": "conv", "hidden_sizes": (64,), "learning_rate": 2e-3
 }  # fmt: skip
-"""Training settings of small plans of grid tasks that are seen whole; this network is slower."""
+"""Training settings of small plans for grid tasks with the full view, whose network is slower."""
 
 CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
-"""Cells that every grid has, for goals that no level moves."""
+"""Cells that every grid has. They serve as goals that no level moves."""
 
 
 class GridParameters(Parameters):
-    """The size, the walls and the time limit of a grid; each task has its own defaults."""
+    """The size, the walls and the time limit of a grid. Each task has its own defaults."""
 
     size: int = Field(13, ge=4, le=25)
-    """Cells a side."""
+    """Cells along a side."""
     wall_density: float = Field(0.25, ge=0, le=0.5)
     """Probability that a cell is a wall."""
     benign_wall_density: float = Field(0.35, ge=0, le=0.5)
-    """The same under the benign shift."""
+    """Probability that a cell is a wall under the benign shift."""
     time_limit: int = Field(64, ge=1, le=1000)
-    """Steps an episode may last."""
+    """Most steps in an episode."""
 
 
 class GridTask(Task[G]):
-    """A task on a square walled grid, where one moves up, right, down or left."""
+    """A task on a square walled grid. The agent moves up, right, down or left."""
 
     view: ClassVar[View] = View.EGOCENTRIC
     actions = ("up", "right", "down", "left")
     parameters_type: ClassVar[type[Parameters]] = GridParameters
     parameters: GridParameters
     channels: ClassVar[int] = 2
-    """Of the observation, beside the agent's own in the full view."""
+    """Channels of the observation, without the agent's own channel in the full view."""
 
     def __init__(self, **parameters: Any) -> None:
         super().__init__(**parameters)
@@ -145,7 +145,7 @@ class GridTask(Task[G]):
 
     @property
     def cells(self) -> int:
-        """Cells of a grid."""
+        """Number of cells in a grid."""
         return self.size * self.size
 
     def corner_cell(self, name: str) -> int:
@@ -154,7 +154,7 @@ class GridTask(Task[G]):
         return (0, last, self.size * last, self.cells - 1)[CORNERS.index(name)]
 
     def draw_walls(self, num_levels: int, density: float, generator: torch.Generator) -> Tensor:
-        """Draw each cell's wall by itself, ``bool[num_levels, cells]``."""
+        """Draw the walls of each cell independently, ``bool[num_levels, cells]``."""
         return torch.rand(num_levels, self.cells, generator=generator, device=generator.device) < density
 
     def draw_cells(self, num_levels: int, count: int, generator: torch.Generator) -> Tensor:
@@ -170,7 +170,7 @@ def open_cell(walls: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def toggled(walls: Tensor, cell: Tensor, where: Tensor) -> Tensor:
-    """Return ``walls`` with one cell of each level, ``int64[num_levels]``, flipped ``where`` it should be."""
+    """Return ``walls`` with one cell of each level (``int64[num_levels]``) flipped if ``where`` is True."""
     result = walls.flatten(1).clone()
     rows = torch.arange(len(cell), device=cell.device)
     result[rows, cell] ^= where
@@ -180,14 +180,14 @@ def toggled(walls: Tensor, cell: Tensor, where: Tensor) -> Tensor:
 class GridEnv(BatchedEnv[G]):
     """The walker, on a grid padded with walls so that every window lies inside it.
 
-    ``state["maps"]`` is ``bool[num_envs, 1 + objects, width * width]``, walls first; ``state["agent"]`` the padded
-    index of the agent's cell. Subclasses say where the objects of each kind lie.
+    ``state["maps"]`` is ``bool[num_envs, 1 + objects, width * width]``, walls first. ``state["agent"]`` is the padded
+    index of the agent's cell. Subclasses define where the objects of each kind lie.
 
     Args:
         task: the task.
-        num_envs: episodes side by side.
+        num_envs: number of parallel episodes.
         device: where the tensors are.
-        shown: the maps that are observed, in order; a map may be repeated.
+        shown: the maps that are observed, in order. A map may be repeated.
     """
 
     task: GridTask[G]
@@ -203,7 +203,7 @@ class GridEnv(BatchedEnv[G]):
         self.inner = (rows.unsqueeze(1) * self.width + rows).flatten()
         """Padded index of each cell, ``int64[size * size]``."""
         self.to_cell = torch.zeros(self.width * self.width, dtype=torch.int64, device=self.device)
-        """Cell index of each padded index; 0 outside the grid."""
+        """Cell index of each padded index. 0 outside the grid."""
         self.to_cell[self.inner] = torch.arange(len(self.inner), device=self.device)
         reach = torch.arange(-margin, margin + 1, device=self.device)
         self.window = (reach.unsqueeze(1) * self.width + reach).flatten()
@@ -212,7 +212,7 @@ class GridEnv(BatchedEnv[G]):
 
     @abstractmethod
     def _objects(self, levels: G) -> list[Tensor]:
-        """Return the cells of each kind of object, a list of ``int64[num_levels, count]``; a -1 stands for none."""
+        """Return the cells of each kind of object, a list of ``int64[num_levels, count]``. -1 means no object."""
 
     def _start(self, levels: G) -> dict[str, Tensor]:
         count, objects = len(levels), self._objects(levels)
@@ -220,7 +220,7 @@ class GridEnv(BatchedEnv[G]):
         maps[:, 0] = True
         maps[:, 0, self.inner] = levels.walls.flatten(1)
         for channel, cells in enumerate(objects, start=1):
-            there = torch.where(cells >= 0, self.inner[cells.clamp(min=0)], 0)  # None lies outside the grid.
+            there = torch.where(cells >= 0, self.inner[cells.clamp(min=0)], 0)  # Index 0 is outside the grid.
             maps[:, channel].scatter_(1, there, cells >= 0)
         return {"maps": maps, "agent": self.inner[levels.start]}
 
@@ -239,7 +239,7 @@ class GridEnv(BatchedEnv[G]):
         return torch.where(self.state["maps"][:, 0].gather(1, targets), agent, targets)
 
     def move(self, actions: Tensor) -> Tensor:
-        """Move every agent whom no wall blocks; return where it now stands, as a padded index."""
+        """Move every agent that no wall blocks. Return its new place as a padded index."""
         agent = self.state["agent"]
         target = agent + self.moves[actions]
         blocked = self.state["maps"][:, 0].gather(1, target.unsqueeze(1)).squeeze(1)
@@ -247,7 +247,11 @@ class GridEnv(BatchedEnv[G]):
         return self.state["agent"]
 
     def nearest(self, distance: Tensor) -> Callable[[], Tensor]:
-        """Return a function that says which moves land nearest by ``distance``, ``int64[num_envs, cells]``."""
+        """Return a function that finds the moves that land nearest to a target, ``bool[num_envs, num_actions]``.
+
+        Args:
+            distance: each cell's distance to the target, ``int64[num_envs, cells]``.
+        """
 
         def best() -> Tensor:
             landing = distance.gather(1, self.to_cell[self._landings()])
@@ -256,7 +260,7 @@ class GridEnv(BatchedEnv[G]):
         return best
 
     def _gauges(self, state: dict[str, Tensor]) -> Tensor | None:
-        """Return what the agent knows beside the map, ``bool[n, num_gauges]``; repeated they fill a last channel."""
+        """Return gauges beside the map, ``bool[n, num_gauges]``. Repeated, they fill a last channel."""
         return None
 
     def _observe(self, state: dict[str, Tensor]) -> Tensor:
@@ -280,7 +284,7 @@ class GridEnv(BatchedEnv[G]):
 
         Args:
             index: the episode.
-            layers: names of tiles and the cells that show them, from the lowest layer up; the agent comes on top.
+            layers: names of tiles and the cells that show them, from the lowest layer up. The agent comes on top.
         """
         size = self.task.size
         walls = self.walls()[index].flatten().tolist()
@@ -295,6 +299,6 @@ class GridEnv(BatchedEnv[G]):
         return Picture((edge, *rows, edge))
 
     def shown_cells(self, index: int, channel: int) -> list[int]:
-        """Return the cells where an object of map ``channel`` now lies in episode ``index``."""
+        """Return the cells where objects of map ``channel`` lie now in episode ``index``."""
         where: list[int] = self.state["maps"][index, channel, self.inner].nonzero().flatten().tolist()
         return where

@@ -16,7 +16,7 @@ G = TypeVar("G", bound=GridLevels)
 
 
 class ReachTask(GridTask[G]):
-    """Each goal is achieved by standing on its cell after a step."""
+    """A goal is achieved by standing on its cell after a step."""
 
     certificate_class = "exact"
 
@@ -33,7 +33,7 @@ class ReachTask(GridTask[G]):
         return self.distance_to_goal(levels, goal).gather(1, levels.start.unsqueeze(1)).squeeze(1)
 
     def valid(self, levels: G) -> Tensor:
-        """Every goal of the case lies on open ground, none of them under the agent, the aligned one within reach."""
+        """All goals of the case are on open ground and none is under the agent. The aligned goal is reachable."""
         walls = levels.walls.flatten(1)
         named = torch.stack([levels.start, *(self.goal_cell(levels, goal) for goal in (0, *self.proxies))], dim=1)
         open_ground = ~walls.gather(1, named).any(dim=1)
@@ -41,7 +41,7 @@ class ReachTask(GridTask[G]):
         return open_ground & apart & (self.start_distance(levels, 0) <= self.time_limit)
 
     def distinguishing(self, levels: G) -> Tensor:
-        """Both goals can be reached in time, and no shortest path to either leads over the other."""
+        """Both goals can be reached in time, and no shortest path to one leads over the other."""
         result = torch.ones(len(levels), dtype=torch.bool, device=levels.device)
         aligned_cell = self.goal_cell(levels, 0).unsqueeze(1)
         to_aligned = self.start_distance(levels, 0)
@@ -59,7 +59,7 @@ class ReachTask(GridTask[G]):
         return from_start.gather(1, cells) <= self.time_limit
 
     def optimal_return(self, levels: G, goal: int, gamma: float) -> Tensor:
-        # Who starts on a goal achieves it by bumping into the border: only grid corners are ever started on.
+        # An agent that starts on a goal achieves it by bumping into the border: only grid corners are ever started on.
         steps = self.start_distance(levels, goal).clamp(min=1)
         return torch.where(steps <= self.time_limit, gamma ** (steps - 1).double(), 0.0)
 

@@ -1,1 +1,1 @@
-"""Procgen's games with their goals moved: the serialized state, the games themselves, and the tasks' common ground."""
+"""Procgen's games with moved goals: the serialized state, the games themselves, and what their tasks share."""

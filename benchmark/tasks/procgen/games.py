@@ -1,4 +1,7 @@
-"""Procgen's games side by side: stepped together, and each set to any state. The only place that touches the wheel."""
+"""Procgen's games in parallel: stepped together, and each set to any state.
+
+This is the only module that uses the wheel.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from goalposts.benchmark.errors import MissingPackageError
 from goalposts.benchmark.tasks.procgen.state import GameState, agent_place, edited_bytes
 
 GENERATOR_NUMBERS = 625
-"""Numbers in the text of a generator's state, its position among them where the library writes it."""
+"""Numbers in the text of a generator's state, including its position if the library writes one."""
 FRAME = 64
 """Pixels along a frame's side."""
 PHOTOGRAPH = 512
@@ -25,15 +28,15 @@ PHOTOGRAPH = 512
 RESET = -1
 """The action that ends an episode."""
 STATE_BYTES = 1 << 17
-"""Room for one state; the largest game's has 40,000."""
+"""Bytes reserved for one state. The largest game's state has 40,000."""
 MODES = ("easy", "hard")
 SIMPLEST = {"backgrounds": 0, "monochrome_assets": 1}
-"""The options that decide how a level is drawn and nothing else, as they are drawn soonest."""
+"""Options that only affect how a level is drawn, set to the fastest drawing."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What a game looks like and how hard it is."""
+    """The look and difficulty of a game."""
 
     mode: str = "hard"
     """``easy`` or ``hard``."""
@@ -45,10 +48,10 @@ class Look:
 
 
 class Seen(NamedTuple):
-    """What a step of all games shows."""
+    """What all games show after a step."""
 
     frames: NDArray[np.uint8]
-    """``uint8[count, 64, 64, 3]``; of a game that ended, the first of its next episode."""
+    """``uint8[count, 64, 64, 3]``. For a game that ended, the first frame of its next episode."""
     rewards: NDArray[np.float32]
     """``float32[count]``"""
     ended: NDArray[np.bool_]
@@ -57,7 +60,7 @@ class Seen(NamedTuple):
 
 def _wheel() -> Any:
     try:
-        # gym, on which it rests, tells everyone to use gymnasium; and it leaves a file open.
+        # gym, which procgen needs, prints advice to use gymnasium, and it leaves a file open.
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from procgen import ProcgenGym3Env
@@ -73,11 +76,11 @@ class Games:
     """``count`` games of one kind.
 
     Args:
-        game: as Procgen names it.
-        count: how many.
+        game: Procgen's name of the game.
+        count: number of games.
         look: difficulty and appearance.
-        threads: of the games' own; 0 steps them in the caller's.
-        large: draw each frame for people as well.
+        threads: threads that step the games. 0 steps them in the caller's thread.
+        large: also draw each frame for people.
     """
 
     def __init__(self, game: str, count: int, look: Look, threads: int = 0, large: bool = False) -> None:
@@ -97,14 +100,15 @@ class Games:
             restrict_themes=look.plain,
             paint_vel_info=look.paint_velocity,
         )
-        # Collected as part of a cycle, the wheel's buffers are freed in an order that crashes; so close it by itself.
-        # The function that closes is looked up now: looking takes a lock, which the interrupted code may hold.
+        # If the garbage collector frees the wheel's buffers as part of a cycle, their order causes a crash. So close it
+        # explicitly. The closing function is looked up now: looking it up takes a lock, which the interrupted code may
+        # hold.
         _ = self._games._c_lib.libenv_close
         weakref.finalize(self, self._games.close).atexit = False
         self._buffer = self._games._ffi.new(f"char[{STATE_BYTES}]")
 
     def step(self, actions: NDArray[np.integer[Any]]) -> Seen:
-        """Apply ``int[count]`` actions; a game whose episode ends begins another at once."""
+        """Apply ``int[count]`` actions. A game whose episode ends starts another one at once."""
         self._games.act(actions)
         return self.observe()
 
@@ -127,16 +131,16 @@ class Games:
         return bytes(self._games._ffi.buffer(self._buffer, size))
 
     def place(self, index: int) -> tuple[float, float]:
-        """Return where the agent of one game is, in cells."""
+        """Return the place of one game's agent, in cells."""
         return agent_place(self.get(index))
 
     def set(self, index: int, state: bytes) -> None:
-        """Set one game to a state; bytes that do not parse end the process."""
+        """Set one game to a state. Bytes that do not parse end the process."""
         self._games.call_c_func("set_state", index, state, len(state))
 
 
 class Camera:
-    """Draws states of a game for people: large, and with all its textures, however plain an agent sees it."""
+    """Draws states of a game for people: large and with all textures, even if the agent sees a plain game."""
 
     def __init__(self, game: str, look: Look) -> None:
         self._games = Games(game, 1, dataclasses.replace(look, plain=False, paint_velocity=False), large=True)
@@ -145,12 +149,13 @@ class Camera:
         """Return a picture of a state, ``uint8[512, 512, 3]``.
 
         Args:
-            state: what is drawn.
-            center: x and y, in cells, of what is in the middle, in games whose view follows the agent: that by default.
+            state: the state to draw.
+            center: x and y of the picture's middle, in cells, for games whose view follows the agent. By default it is
+                the agent.
         """
         drawn = state.copy()
         drawn.options["monochrome_assets"] = drawn.options["paint_velocity"] = 0
-        if center is not None:  # The view follows the last of all agents; so another one, which is invisible.
+        if center is not None:  # The view follows the last agent, so add an invisible one.
             drawn.entities = np.concatenate([drawn.entities, drawn.agent])
             drawn.entities["x"][-1], drawn.entities["y"][-1] = center
             drawn.entities["alpha"][-1] = 0.0
@@ -160,11 +165,11 @@ class Camera:
 
 
 class LevelMaker:
-    """Makes the first state of any level: games of their own, which nobody plays.
+    """Makes the first state of any level, with games that no agent plays.
 
-    Reading and writing a state takes several steps' time, most of it for the texts of its three generators. So the
-    template of a level has none, nor cells or entities, and is drawn as simply as can be; the game makes everything
-    from the level's seed. And of the states made here all texts are left out, since nothing that is random happens
+    Reading and writing a state takes the time of several steps, mostly for the texts of its three generators. So the
+    template of a level has no such texts, cells or entities, and is drawn as simply as possible. The game makes
+    everything from the level's seed. The states made here have no generator texts either, since nothing random happens
     while a level is played.
     """
 
@@ -177,7 +182,7 @@ class LevelMaker:
         template.grid = template.grid[:1, :1]
         for name, value in SIMPLEST.items():
             template.options[name] = value
-        # Zeros are the quickest to read. Two generators keep them: nothing is drawn from them, as the seed is given.
+        # Zeros are read fastest. Two generators keep them: nothing is drawn from them, as the seed is given.
         zeros = b" ".join([b"0"] * GENERATOR_NUMBERS)
         template.level_generator, template.asset_generator = (1, zeros), (first.asset_generator[0], zeros)
         for index in range(count):
@@ -199,13 +204,13 @@ class LevelMaker:
                 state = _without_texts(GameState.from_bytes(self._games.get(i)).copy())
                 for name, value in self._drawing.items():
                     state.options[name] = value
-                state.scene["step_random"] = 0  # Left over from the template; drawn anew before it is used.
+                state.scene["step_random"] = 0  # Left over from the template, and drawn again before use.
                 made.append(state)
         return made
 
 
 def _without_texts(state: GameState) -> GameState:
-    """Leave out the texts of the generators: a game that is set to the state keeps its own."""
+    """Remove the texts of the generators. A game that is set to the state keeps its own."""
     for name in ("level_generator", "generator", "asset_generator"):
         setattr(state, name, (getattr(state, name)[0], b""))
     return state

@@ -1,6 +1,6 @@
-"""A controller that tries a few short plans in copies of the game, and follows the one that ends nearest its target.
+"""A controller that tries a few short plans in copies of the game. It follows the plan that ends nearest its target.
 
-The scripted references of platform games: one controller, a target for each goal.
+The scripted reference policies of platform games use it, with one target for each goal.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from goalposts.benchmark.tasks.procgen.state import GameState, edited_bytes
 from goalposts.benchmark.tasks.procgen.task import ProcgenEnv
 
 Target = Callable[[int, GameState], tuple[float, float]]
-"""Returns where an episode's target is, in cells, given its number and state."""
+"""Returns the place of an episode's target, in cells, given its number and state."""
 TOGETHER = 16
-"""Episodes planned for side by side."""
+"""Episodes planned in parallel."""
 ARRIVED, DEAD = 1e3, -1e3
-"""Values of a plan that completes the level, and of one that does not survive."""
+"""Value of a plan that completes the level, and of a plan in which the agent dies."""
 LEFT, LEFT_UP, STAY, UP, RIGHT, RIGHT_UP = 1, 2, 4, 5, 7, 8
 """Actions."""
 
 
 def plans(horizon: int) -> NDArray[np.int64]:
-    """Return plans for a target on the right, ``int64[num_plans, horizon]`` actions: walk, jump now, later, wait."""
+    """Return plans for a target on the right, ``int64[num_plans, horizon]`` actions.
+
+    The plans walk, jump now, jump later, or wait.
+    """
     jump, hop = [RIGHT_UP] * 5, [RIGHT_UP] * 2
     beginnings: list[list[int]] = [[], jump, hop, [UP] * 4, [STAY] * 4, [LEFT] * 3, [LEFT] * 3 + jump, [LEFT_UP] * 3]
     beginnings += [[RIGHT] * wait + jump for wait in (1, 2, 3, 5, 7)]
@@ -38,18 +41,18 @@ def plans(horizon: int) -> NDArray[np.int64]:
 
 
 _MIRRORED = np.array([6, 7, 8, 3, 4, 5, 0, 1, 2])
-"""Each action with left and right exchanged."""
+"""Each action with left and right swapped."""
 
 
 class Lookahead:
     """Acts in every episode of an environment.
 
     Args:
-        env: whose games are copied.
-        target: of each episode.
-        blind: make copies without the goal, so that a controller with another target neither seeks nor shuns it.
-        horizon: actions a plan looks ahead.
-        followed: actions of a plan that are followed before the next is made.
+        env: the environment whose games are copied.
+        target: returns the target of each episode.
+        blind: removes the goal from the copies, so that a controller with another target neither seeks nor avoids it.
+        horizon: actions that a plan looks ahead.
+        followed: actions of a plan that are followed before the next plan is made.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class Lookahead:
             states = {i: self.env.game_state(i) for i in (~self._over).nonzero()[0].tolist()}
             for i, state in states.items():
                 time = int(state.status["time"][0])
-                self._over[i] = time < self._time[i]  # The game has begun another episode by itself.
+                self._over[i] = time < self._time[i]  # The game has started another episode itself.
                 self._time[i] = time
             going = [i for i in states if not self._over[i]]
             for first in range(0, len(going), TOGETHER):
@@ -105,7 +108,7 @@ class Lookahead:
             self._queue[i] = moves[k * count + best, : self.followed]
 
     def _values(self, moves: NDArray[np.int64], targets: NDArray[np.float64], used: int) -> NDArray[np.float64]:
-        """Return what each plan is worth: how near it comes, and how soon; ``float64[used]``."""
+        """Return the value of each plan, ``float64[used]``: how near it comes, and how soon."""
         ended = np.zeros(self._copies.count, dtype=bool)
         worth = np.zeros(self._copies.count)
         for t in range(self.horizon):

@@ -1,4 +1,4 @@
-"""What tasks in Procgen's mazes have in common: an agent that walks whole cells, and planners for every goal."""
+"""What tasks in Procgen's mazes share: an agent that walks whole cells, and planners for every goal."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from goalposts.benchmark.tasks.procgen.task import (
 WALL = 51
 """Code of the grid."""
 CARDINAL = (1, 1, 1, 3, 4, 5, 7, 7, 7)
-"""What each action does in a maze: a diagonal goes sideways, as in the game of that name."""
+"""Effect of each action in a maze. A diagonal goes sideways, as in the game ``maze``."""
 
 
 class MazeParameters(ProcgenParameters):
-    """Those of a game whose agent takes whole cells."""
+    """Parameters of a game whose agent walks whole cells."""
 
     paint_velocity: Literal[False] = False
     """An agent in a maze has no velocity."""
@@ -43,17 +43,16 @@ class MazeParameters(ProcgenParameters):
 
 
 class MazeTask(ProcgenTask):
-    """A game whose agent walks one cell a step through a maze; its goals are cells, with planners for all of them.
+    """A game whose agent walks one cell per step through a maze. Its goals are cells, with planners for all of them.
 
-    A cell's number is row · side + column, where row 0 is the lowest. Who reaches goal 0 has completed the game's
-    level, and the episode is over whatever it is rewarded for: to the planner of another goal that cell is a wall.
-
+    A cell's number is row · side + column, where row 0 is the lowest. Reaching goal 0 completes the game's level and
+    ends the episode, whatever goal is rewarded. So the planner of another goal treats that cell as a wall.
     """
 
     parameters_type: ClassVar[type[Parameters]] = MazeParameters
     parameters: MazeParameters
     sides: ClassVar[Mapping[str, int]]
-    """Cells a side of the world in each mode; the maze may be smaller."""
+    """Cells a side of the world in each mode. The maze may be smaller."""
 
     def __init__(self, **parameters: Any) -> None:
         super().__init__(**parameters)
@@ -64,12 +63,12 @@ class MazeTask(ProcgenTask):
         """Return the cell where each goal is achieved, ``int64[num_levels, num_goals]``.
 
         Args:
-            levels: well-formed ones.
-            walls: theirs, ``bool[num_levels, side, side]``.
+            levels: well-formed levels.
+            walls: their walls, ``bool[num_levels, side, side]``.
         """
 
     def tiles(self, env: MazeEnv, index: int) -> list[tuple[int, str]]:
-        """Return the cells of episode ``index`` where something lies, and the tiles that show it."""
+        """Return the cells of episode ``index`` that hold something, and the tiles that show it."""
         return []
 
     def make_env(self, num_envs: int, device: torch.device | str = "cpu") -> MazeEnv:
@@ -94,19 +93,19 @@ class MazeTask(ProcgenTask):
             state.agent["x"], state.agent["y"] = column + 0.5, row + 0.5
 
     def game_events(self, env: ProcgenEnv, completed: NDArray[np.bool_]) -> Tensor:
-        """Goal 0 by the game's own word, the others by where the agent stands."""
+        """Goal 0 as the game reports it, the others by the agent's cell."""
         events = env.state["targets"] == env.state["agent"].unsqueeze(1)
         events[:, 0] = torch.from_numpy(completed).to(env.device)
         return events
 
     @staticmethod
     def distance_to_goal(walls: Tensor, targets: Tensor, goal: int) -> Tensor:
-        """Return how many steps each cell is away from ``goal``, ``int64[num_levels, cells]``.
+        """Return the number of steps from each cell to ``goal``, ``int64[num_levels, cells]``.
 
         Args:
             walls: ``bool[num_levels, side, side]``
             targets: the cell of each goal, ``int64[num_levels, num_goals]``.
-            goal: which.
+            goal: index of the goal.
         """
         first, target = targets[:, 0], targets[:, goal]
         rows = torch.arange(len(walls), device=walls.device)
@@ -115,13 +114,13 @@ class MazeTask(ProcgenTask):
         return distances(blocked.view_as(walls), target)
 
     def start_distance(self, levels: ProcgenLevels, goal: int) -> Tensor:
-        """Return how many steps ``goal`` is away from each level's start, ``int64[num_levels]``."""
+        """Return the number of steps from each level's start to ``goal``, ``int64[num_levels]``."""
         walls, start = self.mazes(levels)
         distance = self.distance_to_goal(walls, self.targets(levels, walls), goal)
         return distance.gather(1, start.unsqueeze(1)).squeeze(1)
 
     def valid(self, levels: ProcgenLevels) -> Tensor:
-        """All goals lie on open ground, those of the case not under the agent, the aligned one within reach."""
+        """All goals are on open ground. None of the case's is under the agent, and the aligned one is reachable."""
         cells = self.side**2
         result = super().valid(levels) & (levels.goal_cell >= 0)
         result &= (levels.goal_cell < cells) & (levels.start_cell < cells)
@@ -130,7 +129,7 @@ class MazeTask(ProcgenTask):
         return result
 
     def _open(self, levels: ProcgenLevels) -> Tensor:
-        """Say it of levels whose cells lie in the world, ``bool[num_levels]``."""
+        """Like :meth:`valid`, for levels whose cells lie in the world, ``bool[num_levels]``."""
         walls, start = self.mazes(levels)
         targets = self.targets(levels, walls)
         steps = self.distance_to_goal(walls, targets, 0).gather(1, start.unsqueeze(1)).squeeze(1)
@@ -139,7 +138,7 @@ class MazeTask(ProcgenTask):
         return ~walls.flatten(1).gather(1, named).any(dim=1) & apart & (steps <= self.time_limit)
 
     def distinguishing(self, levels: ProcgenLevels) -> Tensor:
-        """Both goals can be reached in time, and no shortest path to either leads over the other."""
+        """Both goals can be reached in time, and no shortest path to one leads over the other."""
         walls, start = self.mazes(levels)
         targets = self.targets(levels, walls)
         from_start, from_aligned = distances(walls, start), distances(walls, targets[:, 0])
@@ -155,7 +154,7 @@ class MazeTask(ProcgenTask):
         return torch.stack(steps, dim=1) <= self.time_limit
 
     def optimal_return(self, levels: ProcgenLevels, goal: int, gamma: float) -> Tensor:
-        steps = self.start_distance(levels, goal).clamp(min=1)  # Who starts on a goal achieves it by staying.
+        steps = self.start_distance(levels, goal).clamp(min=1)  # An agent that starts on a goal achieves it by staying.
         return torch.where(steps <= self.time_limit, gamma ** (steps - 1).double(), 0.0)
 
     def optimal_actions(self, goal: int, env: BatchedEnv[ProcgenLevels]) -> Callable[[], Tensor]:
@@ -171,10 +170,12 @@ class MazeTask(ProcgenTask):
         return best
 
     def free_cell(self, free: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw one cell of each level, ``int64[num_levels]``; ``NOWHERE``, and a count more, where there is none.
+        """Draw one free cell of each level, ``int64[num_levels]``.
+
+        It is ``NOWHERE``, and counts the level as skipped, if a level has no free cell.
 
         Args:
-            free: the cells to choose among, ``bool[num_levels, cells]``.
+            free: the cells to choose from, ``bool[num_levels, cells]``.
             generator: source of randomness, on their device.
         """
         found = free.any(dim=1)
@@ -183,9 +184,9 @@ class MazeTask(ProcgenTask):
 
 
 class MazeEnv(ProcgenEnv):
-    """Knows where each agent stands, ``state["agent"]``, by walking beside the game.
+    """Tracks each agent's cell, ``state["agent"]``, by walking along with the game.
 
-    ``state["walls"]`` is ``bool[num_envs, side, side]``, ``state["targets"]`` the cell of each goal,
+    ``state["walls"]`` is ``bool[num_envs, side, side]``. ``state["targets"]`` is the cell of each goal,
     ``int64[num_envs, num_goals]``.
     """
 

@@ -1,7 +1,7 @@
 """The serialized state of a Procgen game: its layout in one table, parsed into arrays and written back.
 
-Procgen (Cobbe et al. 2020) can write a game's whole state as bytes and read it back. A goal is moved by editing them.
-Bytes that do not parse end the process inside the game's own code, so nothing goes back unchecked.
+Procgen (Cobbe et al. 2020) can write a game's whole state as bytes and read it back. Editing these bytes moves a goal.
+Bytes that do not parse end the process inside the game's own code, so nothing is written back unchecked.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from goalposts.benchmark.errors import CorruptFileError
 
 VERSION = 0
-"""Of the serialization of the wheel procgen-mirror 0.10.7."""
+"""Version of the serialization in the wheel procgen-mirror 0.10.7."""
 END = -889271554
 """The mark that every state ends with."""
 
 
 def _fields(integers: str = "", *, floats: str = "") -> list[tuple[str, str]]:
-    """Return the dtype of named 4-byte fields; a name that ``floats`` lists too is a float."""
+    """Return the dtype of named 4-byte fields. A name that is also in ``floats`` is a float."""
     real = set(floats.split())
     return [(name, "<f4" if name in real else "<i4") for name in integers.split()]
 
@@ -72,7 +72,7 @@ TRIPLE = struct.Struct("<iii")
 
 
 class _Reader:
-    """Reads the sections of a state one after another."""
+    """Reads the sections of a state in sequence."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -147,18 +147,18 @@ LAYOUT: tuple[tuple[str, Kind], ...] = (
     ("grid", GRID),
     ("tail", REST),
 )
-"""The sections of a state, in order: names as in :class:`GameState`, and how each is written.
+"""The sections of a state, in order: their names in :class:`GameState`, and their formats.
 
-Numbers are little-endian and 4 bytes long. A *text* is its length and its bytes; a *generator* says whether it is
-seeded and is a text; *entities* and the *grid* are counted; the *rest* is the game's own, and ends with ``END``.
-"""
+Numbers are little-endian and 4 bytes long. A *text* is its length and its bytes. A *generator* is a flag that says
+whether it is seeded, and a text. *entities* and the *grid* start with a count. The *rest* is the game's own, and ends
+with ``END``."""
 AGENT = 0
 """The row of the agent among the entities."""
 
 
 @dataclasses.dataclass
 class GameState:
-    """A parsed state: its arrays are to be read, those of a :meth:`copy` also to be written to."""
+    """A parsed state. Its arrays are read-only. Those of a :meth:`copy` are writable."""
 
     version: int
     game: str
@@ -167,21 +167,20 @@ class GameState:
     level_generator: tuple[int, bytes]
     """Whether the generator of level seeds is seeded, and the text of its state.
 
-    An empty text leaves the generator that it is read into as it was.
-    """
+    An empty text leaves the generator that reads it unchanged."""
     generator: tuple[int, bytes]
-    """The same of the generator that makes the level and moves what is in it."""
+    """The same for the generator that makes the level and moves its objects."""
     status: NDArray[Any]
     """One row of ``STATUS``."""
     entities: NDArray[Any]
-    """Rows of ``ENTITY``; the first is the agent."""
+    """Rows of ``ENTITY``. The first is the agent."""
     scene: NDArray[Any]
     """One row of ``SCENE``."""
     asset_generator: tuple[int, bytes]
     view: NDArray[Any]
     """One row of ``VIEW``."""
     grid: NDArray[np.int32]
-    """``int32[height, width]``: what lies in each cell, by the game's own codes; row 0 is the lowest."""
+    """``int32[height, width]``: the content of each cell, in the game's own codes. Row 0 is the lowest."""
     tail: bytes
     """The game's own fields and the end mark."""
 
@@ -196,7 +195,7 @@ class GameState:
         """Parse a state.
 
         Raises:
-            CorruptFileError: it is of another version of Procgen, truncated, or has bytes left over.
+            CorruptFileError: it is from another version of Procgen, truncated, or has bytes left over.
         """
         reader = _Reader(data)
         try:
@@ -217,7 +216,7 @@ class GameState:
         return state
 
     def copy(self) -> GameState:
-        """Return a copy whose arrays may be written to."""
+        """Return a copy with writable arrays."""
         return GameState(
             self.version,
             self.game,
@@ -234,21 +233,21 @@ class GameState:
         )
 
     def to_bytes(self) -> bytes:
-        """Write the state; parsing and writing gives the same bytes."""
+        """Write the state. Parsing and writing gives the same bytes."""
         return b"".join([kind.write(getattr(self, name)) for name, kind in LAYOUT])
 
 
 def _copied(rows: NDArray[Any]) -> NDArray[Any]:
-    """Return a copy of rows of named fields; NumPy's own goes field by field, and takes five times as long."""
+    """Return a copy of rows of named fields. NumPy's own copy goes field by field and takes five times as long."""
     return np.frombuffer(bytearray(rows.tobytes()), rows.dtype)
 
 
 def edited_bytes(state: GameState, game: str) -> bytes:
-    """Return an edited state as bytes that ``game`` can read without harm.
+    """Return an edited state as bytes that ``game`` can read safely.
 
     Raises:
-        CorruptFileError: the edit left something that would end the process: another game or version, a grid that does
-            not fit, an agent outside of it, or numbers that are not finite.
+        CorruptFileError: the edited state would end the process: another game or version, a grid that does not fit, an
+            agent outside of it, or numbers that are not finite.
     """
     height, width = state.grid.shape
     problem = None
@@ -270,7 +269,7 @@ def edited_bytes(state: GameState, game: str) -> bytes:
 
 
 def agent_place(data: bytes) -> tuple[float, float]:
-    """Return where the agent is, in cells, without parsing what comes after."""
+    """Return the agent's place, in cells, without parsing the rest."""
     reader = _Reader(data)
     for name, kind in LAYOUT:
         if name == "entities":

@@ -1,7 +1,7 @@
-"""What all Procgen tasks have in common: levels as seeds and moved things, and the games behind the contract.
+"""What all Procgen tasks share: levels as seeds and moved objects, and the games behind the contract.
 
-A level is a seed with the places that were moved in it; the game makes the rest. An environment holds its episodes in
-the games themselves, so its state is their serialized states.
+A level is a seed with the places of the moved objects. The game makes the rest. An environment's episodes live in the
+games themselves, so its state is their serialized states.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from goalposts.benchmark.tasks.task import Task
 from goalposts.benchmark.tasks.vocabulary import EvaluationTraits, SamplingTraits, SmallPlan
 
 FIRST_RESERVED = 1 << 30
-"""Level seeds from here on are for evaluation, those below for training."""
+"""Level seeds from here on are for evaluation, and those below for training."""
 SEEDS = (1 << 31) - 1
-"""Seeds that the games know."""
+"""Number of seeds that the games accept."""
 UNMOVED = -1
-"""Stands for the place where the game itself put a thing."""
+"""Marks an object that stays where the game put it."""
 NOWHERE = -2
-"""Stands for a place that a level does not have; such a level is not valid."""
+"""Marks a place that a level does not have. Such a level is not valid."""
 CACHED_LEVELS = 512
-"""First states that a task remembers, so that a level looked at when it was drawn is not made twice."""
+"""First states that a task caches, so that a level that was inspected when drawn is not made twice."""
 NEVER = 1 << 20
-"""The games' own time limit: ours comes first, so that the last picture of a truncated episode is seen."""
+"""The games' own time limit. The task's limit comes first, so that the last picture of a truncated episode is shown."""
 SHOWN = (15, 21)
 """Rows and columns around the agent that the terminal shows."""
 
@@ -49,14 +49,14 @@ class ProcgenLevels(Levels):
     """Levels of a game."""
 
     seed: Tensor
-    """``int64[num_levels]``, the game's own."""
+    """``int64[num_levels]``, the game's own level seed."""
     goal_cell: Tensor
     """``int64[num_levels]``: the cell that the goal was moved to, or ``UNMOVED``."""
     start_cell: Tensor
     """``int64[num_levels]``: the cell that the agent was moved to, or ``UNMOVED``."""
 
     def reserved(self) -> Tensor:
-        """Ranges of seeds, so that no level of an evaluation was ever trained on, wherever its goal lay."""
+        """Reserve ranges of seeds, so that no evaluation level was ever trained on, wherever its goal lay."""
         return self.seed >= FIRST_RESERVED
 
 
@@ -68,7 +68,7 @@ class Photograph(Picture):
     """``uint8[height, width, 3]``"""
     width: int = PHOTOGRAPH
     place: tuple[float, float] | None = None
-    """Where the agent is, in pixels from the top and from the left."""
+    """Place of the agent, in pixels from the top and from the left."""
 
     @property
     def agent(self) -> tuple[float, float] | None:
@@ -85,28 +85,28 @@ class ProcgenParameters(Parameters):
     mode: Literal["easy", "hard"] = "hard"
     """The game's difficulty."""
     backgrounds: bool = True
-    """Draw them."""
+    """Draw backgrounds."""
     plain: bool = False
     """One colour for each kind of thing, and one theme."""
     paint_velocity: bool = False
     """Show the agent's velocity in the picture's corner."""
     pixels: Literal[64, 32] = 64
-    """Side of the observation: 64, as the game draws it, or 32, averaged."""
+    """Side of the observation in pixels: 64, as the game draws it, or 32, averaged."""
     action_repeat: int = Field(1, ge=1, le=10_000)
     """Steps of the game for each action."""
     time_limit: int = Field(1000, ge=1, le=10_000)
     """Actions in an episode."""
     threads: int = Field(0, ge=0, le=10_000)
-    """Threads of each batch of games; 0 steps them in the caller's."""
+    """Threads of each batch of games. 0 steps them in the caller's thread."""
 
 
 class ProcgenTask(Task[ProcgenLevels]):
-    """A game with its goal moved."""
+    """A game with a moved goal."""
 
     game: ClassVar[str]
-    """As Procgen names it."""
+    """Procgen's name of the game."""
     poll_every: ClassVar[int] = 5
-    """Steps of the game between two looks, at least."""
+    """Least number of game steps between two polls."""
     tile_names: ClassVar[Mapping[int, str]]
     """The tile that shows each code of the game's grid in the terminal."""
     levels_type: ClassVar[type[Levels]] = ProcgenLevels
@@ -138,15 +138,15 @@ class ProcgenTask(Task[ProcgenLevels]):
 
     @abstractmethod
     def move(self, state: GameState, goal_cell: int, start_cell: int) -> None:
-        """Move goal and agent in a level's first state to cells, either of which may be ``UNMOVED``."""
+        """Move goal and agent in a level's first state to cells. Either cell may be ``UNMOVED``."""
 
     @abstractmethod
     def game_events(self, env: ProcgenEnv, completed: NDArray[np.bool_]) -> Tensor:
         """Return the events of a step, ``bool[num_envs, num_goals]``.
 
         Args:
-            env: whose ``state`` says which levels are played.
-            completed: ``bool[num_envs]``, the games that said at this step that their level is complete.
+            env: its ``state`` says which levels are played.
+            completed: ``bool[num_envs]``, the games that reported at this step that their level is complete.
         """
 
     def polled_events(self, env: ProcgenEnv, index: int, place: tuple[float, float]) -> Sequence[int]:
@@ -154,14 +154,14 @@ class ProcgenTask(Task[ProcgenLevels]):
         return ()
 
     def facts(self, state: GameState) -> dict[str, float]:
-        """Return what the environment's ``state`` is to remember of a level, from its unmoved first state."""
+        """Return what the environment's ``state`` should remember of a level's unmoved first state."""
         return {}
 
     def make_env(self, num_envs: int, device: torch.device | str = "cpu") -> ProcgenEnv:
         return ProcgenEnv(self, num_envs, device)
 
     def level_states(self, seeds: Sequence[int]) -> list[GameState]:
-        """Return the first state of each level as the game makes it. They are shared: copy before an edit."""
+        """Return the first state of each level as the game makes it. The states are shared: copy before an edit."""
         missing = [seed for seed in dict.fromkeys(seeds) if seed not in self._states]
         found = {seed: self._states[seed] for seed in seeds if seed in self._states}
         if missing:
@@ -176,7 +176,7 @@ class ProcgenTask(Task[ProcgenLevels]):
         return [found[seed] for seed in seeds]
 
     def start_states(self, levels: ProcgenLevels) -> list[GameState]:
-        """Return the first state of each level, with what was moved in its place."""
+        """Return the first state of each level, with the moved objects in place."""
         states = []
         places = zip(levels.goal_cell.tolist(), levels.start_cell.tolist(), strict=True)
         for made, (goal_cell, start_cell) in zip(self.level_states(levels.seed.tolist()), places, strict=True):
@@ -193,7 +193,10 @@ class ProcgenTask(Task[ProcgenLevels]):
         return torch.randint(low, high, (num_levels,), generator=generator, device=generator.device)
 
     def pick(self, cells: Sequence[int], draw: float) -> int:
-        """Return the cell that ``draw``, in [0, 1), picks; ``NOWHERE``, and a count more, where there is none."""
+        """Return the cell that ``draw``, in [0, 1), picks.
+
+        It is ``NOWHERE``, and counts the level as skipped, if there are no cells.
+        """
         if not cells:
             self.skipped += 1
             return NOWHERE
@@ -204,7 +207,7 @@ class ProcgenTask(Task[ProcgenLevels]):
         return placed & (levels.seed >= 0) & (levels.seed < SEEDS)
 
     def achievable(self, levels: ProcgenLevels) -> Tensor:
-        """The goals that training can afford to watch."""
+        """Return the goals that training can afford to watch."""
         offered = [goal not in self.polled for goal in range(len(self.goals))]
         return torch.tensor(offered, device=levels.device).expand(len(levels), -1)
 
@@ -221,9 +224,9 @@ class ProcgenTask(Task[ProcgenLevels]):
 
 
 class ProcgenEnv(BatchedEnv[ProcgenLevels]):
-    """Episodes in ``num_envs`` games; ``state`` holds what the games do not know.
+    """Episodes in ``num_envs`` games. ``state`` holds what the games do not know.
 
-    A finished game shows the picture before its last step, as it has none of the last moment.
+    A finished game shows the picture before its last step, because the game has no picture of the last moment.
     """
 
     task: ProcgenTask
@@ -234,9 +237,9 @@ class ProcgenEnv(BatchedEnv[ProcgenLevels]):
         self._shown = torch.zeros(num_envs, *task.observation_shape, dtype=torch.uint8, device=self.device)
         """The observations last returned."""
         self._ended = np.zeros(num_envs, dtype=bool)
-        """Which games have begun another episode by themselves."""
+        """Which games have started another episode themselves."""
         self._looked_at: dict[int, GameState] = {}
-        """States last drawn."""
+        """States that were drawn last."""
         self._camera: Camera | None = None
 
     def reset(self, levels: ProcgenLevels, where: Tensor | None = None, goals: Tensor | None = None) -> Tensor:
@@ -275,7 +278,7 @@ class ProcgenEnv(BatchedEnv[ProcgenLevels]):
         return Advance(events, died=over)
 
     def _polls(self) -> bool:
-        """Return whether it is time to look into the games."""
+        """Return whether it is time to poll the games."""
         if self.watched:
             return True
         return bool(torch.isin(self.state["goal"], torch.tensor(self.task.polled, device=self.device)).any())
@@ -295,10 +298,10 @@ class ProcgenEnv(BatchedEnv[ProcgenLevels]):
         if self.task.pixels < FRAME:
             rows = (frames[:, 0::2].astype(np.uint16) + frames[:, 1::2]).reshape(len(frames), FRAME // 2, -1)
             sums = rows.copy()
-            sums[..., :-3] += rows[..., 3:]  # Of all neighbours, half of them in vain: NumPy is slow along short axes.
+            sums[..., :-3] += rows[..., 3:]  # Half of all neighbour sums are unused: NumPy is slow along short axes.
             frames = (sums // 4).astype(np.uint8).reshape(len(frames), FRAME // 2, FRAME, 3)[:, :, 0::2]
         pixels = torch.from_numpy(frames)
-        if self.device.type == "cuda":  # From pinned memory the copy need not be waited for.
+        if self.device.type == "cuda":  # A copy from pinned memory is asynchronous.
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         return pixels.permute(0, 3, 1, 2).contiguous()
 
@@ -307,7 +310,7 @@ class ProcgenEnv(BatchedEnv[ProcgenLevels]):
         return GameState.from_bytes(self.games.get(index))
 
     def visible_state(self, index: int) -> GameState:
-        """Return the state of one game that is to be drawn: of one that is over, the last that was."""
+        """Return the state of one game to draw. If its episode is over, it is the last state of the episode."""
         if not self._ended[index] or index not in self._looked_at:
             self._looked_at[index] = self.game_state(index)
         return self._looked_at[index]
@@ -324,7 +327,7 @@ class ProcgenEnv(BatchedEnv[ProcgenLevels]):
         return Photograph(self.cells_around(state), rgb=self.camera.photograph(state).tobytes())
 
     def cells_around(self, state: GameState) -> tuple[tuple[tuple[str, ...], ...], ...]:
-        """Return the cells around the agent, as a picture has them for the terminal."""
+        """Return the cells around the agent, as a terminal picture needs them."""
         height, width = state.grid.shape
         x, y = int(state.agent["x"][0]), int(state.agent["y"][0])
         rows, columns = min(SHOWN[0], height), min(SHOWN[1], width)

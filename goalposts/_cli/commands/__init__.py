@@ -1,4 +1,4 @@
-"""A module for each command: its docstring is the command's help, ``app`` the command.
+"""One module for each command. Its docstring is the command's help, and ``app`` is the command.
 
-Heavy imports stay inside the functions, so that help and refusals come at once.
+Heavy imports stay inside the functions, so that help and errors appear at once.
 """

@@ -1,4 +1,4 @@
-"""Agents as files that can be kept, released and evaluated again."""
+"""Agents as files to keep, release and evaluate again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, rich_markup_mode=None)
 
 @app.callback()
 def _agent() -> None:
-    """Keep 'export' a command of its own, though it is the only one."""
+    """Keep 'export' as a subcommand, though it is the only one."""
 
 
 @app.command()
@@ -22,7 +22,7 @@ def export(
     cell: Annotated[Path, typer.Argument(metavar="CELL", help="The folder of a finished cell, RUN/cells/CELL.")],
     path: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write, such as agent.safetensors.")],
 ) -> None:
-    """Write a trained agent as one safetensors file, with everything that rebuilds and identifies it."""
+    """Write a trained agent as one safetensors file, with all data to rebuild and identify it."""
     from goalposts.benchmark.experiment.agents import export_agent
 
     record = export_agent(cell, path)

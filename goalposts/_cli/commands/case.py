@@ -1,4 +1,4 @@
-"""Case studies of one's own."""
+"""Create your own case studies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Lower case with underscores, such as forest_fire.")],
     folder: Annotated[Path, typer.Option(metavar="DIR", help="Where the file goes.")] = Path(),
 ) -> None:
-    """Write the skeleton of a task: it runs, and fails its certificate with messages that lead to a passing one."""
+    """Write the skeleton of a task. It runs, but fails its certificate. The messages lead to a passing one."""
     from goalposts._cli.skeleton import write_task
 
     path, cls = write_task(name, folder)

@@ -1,4 +1,4 @@
-"""Prove, claim by claim, that tasks measure what they say. Exits with 1 where one does not."""
+"""Prove, claim by claim, that tasks measure what they say. Exits with 1 if a claim fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def certify(
         list[str] | None, typer.Argument(metavar="[TASK]...", help="Ids, or path.py:Class; default: every task.")
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(metavar="SUITE", help="With this suite's parameters; default: the tasks' own.")
+        str | None, typer.Option(metavar="SUITE", help="Use this suite's parameters; default: the tasks' own.")
     ] = None,
     settings: SetOption = None,
     num_levels: Annotated[

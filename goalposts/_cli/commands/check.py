@@ -1,4 +1,4 @@
-"""Hold a mitigation against the plugin contract, in less than a minute. Exits with 1 where it does not conform."""
+"""Check a mitigation against the plugin contract, in less than a minute. Exits with 1 if it does not conform."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def check(
     ],
     tasks: Annotated[
         list[str] | None,
-        typer.Option("--task", metavar="T", help="Only on this task, or path.py:Class; may be repeated."),
+        typer.Option("--task", metavar="T", help="Only this task, or path.py:Class; may be repeated."),
     ] = None,
     hook_seconds: Annotated[
-        float, typer.Option(metavar="S", help="Longest that one call of a hook may take.", min=0.1, max=3600)
+        float, typer.Option(metavar="S", help="Longest time for one call of a hook.", min=0.1, max=3600)
     ] = 10.0,
     as_json: JsonOption = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Print goal fidelity and capability over the disambiguation rate, and from which rate on the goal is learned."""
+"""Print goal fidelity and capability by disambiguation rate, and the rate from which the goal is learned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluate an agent, or a policy that was trained elsewhere, as the agents of a suite are evaluated."""
+"""Evaluate an agent, or a policy trained elsewhere, like the agents of a suite."""
 
 from __future__ import annotations
 
@@ -27,11 +27,9 @@ def evaluate(
         str | None,
         typer.Option("--agent", metavar="FILE", help="A file of 'goalposts agent export', or a folder RUN/cells/CELL."),
     ] = None,
-    suite: Annotated[
-        str | None, typer.Option(metavar="SUITE", help="With this suite's parameters, on its levels.")
-    ] = None,
+    suite: Annotated[str | None, typer.Option(metavar="SUITE", help="Use this suite's parameters and levels.")] = None,
     level_file: Annotated[
-        Path | None, typer.Option("--levels", metavar="FILE", help="On these levels instead of the splits.")
+        Path | None, typer.Option("--levels", metavar="FILE", help="Use these levels instead of the splits.")
     ] = None,
     mitigation: Annotated[
         str | None, typer.Option(metavar="path.py:Class", help="The agent's mitigation, if it is not registered.")

@@ -18,20 +18,18 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command(help=__doc__)
 def levels(
     task: TaskArgument,
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write them, as safetensors.")],
-    split: Annotated[str, typer.Option(metavar="SPLIT", help="Of evaluation, or train.")] = "in_distribution",
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="The safetensors file to write.")],
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="An evaluation split, or train.")] = "in_distribution",
     alpha: Annotated[float, typer.Option(metavar="A", help="Disambiguation rate of split train.")] = 0.0,
-    count: Annotated[int, typer.Option("--count", metavar="N", help="How many.", min=1, max=1_000_000)] = 1000,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="Other levels for another seed.", min=0, max=GREATEST_SEED)
-    ] = 0,
+    count: Annotated[int, typer.Option("--count", metavar="N", help="Number of levels.", min=1, max=1_000_000)] = 1000,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the levels.", min=0, max=GREATEST_SEED)] = 0,
     settings: SetOption = None,
 ) -> None:
     from goalposts.benchmark.randomness import generator
     from goalposts.benchmark.tasks.gymnasium_env import draw_levels
     from goalposts.benchmark.tasks.registry import make_task
 
-    if path.is_dir():  # As is the empty path.
+    if path.is_dir():  # The empty path is a folder, too.
         raise RequestError(f"{str(path)!r} is a folder; name the file to write.")
     refuse_silent_ends(task)
     made = make_task(task, **parameters(settings))

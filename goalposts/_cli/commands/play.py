@@ -21,17 +21,23 @@ def play(
         str, typer.Option(metavar="POLICY", help="aligned, proxy, random, a goal, RUN/cells/CELL, or an agent's file.")
     ] = "aligned",
     split: Annotated[str | None, typer.Option(metavar="SPLIT", help="Default: the task's first shift.")] = None,
-    episodes: Annotated[int, typer.Option(metavar="N", help="How many.", min=1, max=1000)] = 3,
-    fps: Annotated[float, typer.Option(metavar="F", help="Frames a second.")] = 6.0,
+    episodes: Annotated[int, typer.Option(metavar="N", help="Number of episodes.", min=1, max=1000)] = 3,
+    fps: Annotated[float, typer.Option(metavar="F", help="Frames per second.")] = 6.0,
     seed: Annotated[
-        int, typer.Option(metavar="N", help="Of the levels and of what a policy draws.", min=0, max=GREATEST_SEED)
+        int,
+        typer.Option(
+            metavar="N", help="Seed of the levels and of the policy's random choices.", min=0, max=GREATEST_SEED
+        ),
     ] = 0,
     level_file: Annotated[
-        Path | None, typer.Option("--levels", metavar="FILE", help="The first levels of this file instead of a split.")
+        Path | None,
+        typer.Option("--levels", metavar="FILE", help="Use the first levels of this file instead of a split."),
     ] = None,
-    gif: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a GIF instead.")] = None,
+    gif: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a GIF instead of showing the episodes.")
+    ] = None,
     still: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the first level, whole, with the agent's path, as a PNG.")
+        Path | None, typer.Option(metavar="FILE", help="Write a PNG of the first whole level with the agent's path.")
     ] = None,
     scale: Annotated[int, typer.Option(metavar="N", help="Side of a pixel of these images, 1 to 4.")] = 1,
     mitigation: Annotated[

@@ -1,4 +1,4 @@
-"""Mitigations of one's own."""
+"""Create your own mitigations."""
 
 from __future__ import annotations
 

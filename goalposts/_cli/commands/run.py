@@ -44,7 +44,7 @@ def run(
         typer.Option(metavar="GB", help="Delete checkpoints of finished cells to keep DIR below this; else stop."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the cells and an estimate of the time, and stop.")
+        bool, typer.Option("--dry-run", help="Print the cells and the estimated time, and stop.")
     ] = False,
 ) -> None:
     from goalposts.benchmark.experiment.matrix import Selection, cells_of

@@ -1,4 +1,4 @@
-"""Suites as files: the released ones are a place to start from."""
+"""Suites as files. The released ones are a starting point for your own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, rich_markup_mode=None)
 
 @app.callback()
 def _suite() -> None:
-    """Keep 'show' a command of its own, though it is the only one."""
+    """Keep 'show' as a subcommand, though it is the only one."""
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Choose a mitigation's hyperparameters without a look at the test shifts. The same command resumes."""
+"""Choose a mitigation's hyperparameters without using the test shifts. The same command resumes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 class SelectBy(StrEnum):
-    """What hyperparameters may be chosen by."""
+    """The levels on which hyperparameters may be chosen."""
 
     IN_DISTRIBUTION = "in_distribution"
     VALIDATION_SHIFT = "validation_shift"
@@ -26,12 +26,17 @@ class SelectBy(StrEnum):
 @app.command(help=__doc__)
 def tune(
     mitigation: Annotated[str, typer.Argument(metavar="MITIGATION", help="A registered name or path.py:Class.")],
-    suite_name: Annotated[str, typer.Option("--suite", metavar="SUITE", help="Its tasks, rates and budgets.")],
+    suite_name: Annotated[
+        str, typer.Option("--suite", metavar="SUITE", help="The suite that sets tasks, rates and budgets.")
+    ],
     trials: Annotated[
-        int, typer.Option(metavar="N", help="Give every mitigation the same; pruned ones count.", min=1, max=10_000)
+        int,
+        typer.Option(
+            metavar="N", help="Number of trials, the same for every mitigation; pruned ones count.", min=1, max=10_000
+        ),
     ] = 32,
     select_by: Annotated[
-        SelectBy, typer.Option("--selection", help="What may be looked at; the validation shift is no test shift.")
+        SelectBy, typer.Option("--selection", help="Levels to choose on; the validation shift is not a test shift.")
     ] = SelectBy.VALIDATION_SHIFT,
     folder: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/tune-<suite>-<mitigation>.")
