@@ -86,7 +86,7 @@ class Agent:
     def activations(self, observations: Tensor, told_goals: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs of every layer of the network's trunk by the layer's name, ``[n, ...]`` each.
 
-        If a network has no part called ``trunk``, all of its layers count.
+        If a network has no part called ``trunk``, all of its layers count. Layers that return no tensor are left out.
 
         Args:
             observations: ``[n, *observation_shape]``, as the task returns them.
@@ -95,13 +95,21 @@ class Agent:
         Raises:
             RequestError: the observations do not have the task's shape.
         """
-        trunk = getattr(self.network, "trunk", self.network)
         found: dict[str, Tensor] = {}
 
         def keep(name: str) -> Callable[..., None]:
-            return lambda _module, _inputs, output: found.update({name: output.float()})
+            def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+                if isinstance(output, Tensor):
+                    found[name] = output.float()
 
-        layers = [(f"trunk.{name}", module) for name, module in trunk.named_modules() if name]
+            return hook
+
+        of_trunk = hasattr(self.network, "trunk")
+        layers = [
+            (name, module)
+            for name, module in self.network.named_modules()
+            if (name.startswith("trunk.") if of_trunk else name)
+        ]
         handles = [module.register_forward_hook(keep(name)) for name, module in layers]
         try:
             self._outputs(observations, told_goals)

@@ -277,7 +277,7 @@ def test_levels_without_room_are_counted(task: HeistSprites) -> None:
 
 
 def test_plain_looks_are_refused() -> None:
-    with pytest.raises(RequestError, match="'heist_sprites' has no plain True"):
+    with pytest.raises(RequestError, match="'heist_sprites' does not take plain=True"):
         HeistSprites(plain=True)
 
 

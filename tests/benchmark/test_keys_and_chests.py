@@ -19,11 +19,13 @@ UP, RIGHT, DOWN, LEFT = range(4)
 
 def small() -> KeysAndChests:
     """Return a task of the size that suits two cores."""
-    return KeysAndChests(7, wall_density=0.1, benign_wall_density=0.2, time_limit=24, scarce=3, plentiful=8)
+    return KeysAndChests(size=7, wall_density=0.1, benign_wall_density=0.2, time_limit=24, scarce=3, plentiful=8)
 
 
 def tiny(time_limit: int = 10, scarce: int = 2, plentiful: int = 3) -> KeysAndChests:
-    return KeysAndChests(4, 0.2, 0.3, time_limit=time_limit, scarce=scarce, plentiful=plentiful)
+    return KeysAndChests(
+        size=4, wall_density=0.2, benign_wall_density=0.3, time_limit=time_limit, scarce=scarce, plentiful=plentiful
+    )
 
 
 def stream(seed: int = 0) -> torch.Generator:
@@ -117,7 +119,10 @@ def test_optimal_return_is_that_of_exhaustive_search(
 @pytest.mark.parametrize("goal", range(6))
 @pytest.mark.parametrize("gamma", [1.0, PLANNING_GAMMA, 0.8])
 def test_planner_policy_earns_the_optimal_return(goal: int, gamma: float) -> None:
-    for task in (small(), KeysAndChests(6, 0.4, 0.4, time_limit=14, scarce=2, plentiful=5)):
+    for task in (
+        small(),
+        KeysAndChests(size=6, wall_density=0.4, benign_wall_density=0.4, time_limit=14, scarce=2, plentiful=5),
+    ):
         levels = task.sample_levels(100, 1.0, stream())
         env = start(task, levels)
         events = history(env, task.planner_policy(goal, env, gamma))
@@ -136,14 +141,14 @@ def test_plans_leave_out_what_cannot_be_reached() -> None:
 
 def test_aligned_planner_weighs_keys_against_chests() -> None:
     """Two keys first would open both chests, but only one key first opens one soon."""
-    task = KeysAndChests(6, time_limit=9, scarce=2, plentiful=3)
+    task = KeysAndChests(size=6, time_limit=9, scarce=2, plentiful=3)
     levels = level(task, "kkA... ....c. .....c ...... .....k ......")
     assert task.optimal_return(levels, OPEN, 1.0).tolist() == [2.0]
     env = start(task, levels)
     events = history(env, task.planner_policy(OPEN, env))
     assert events[:, 0, COLLECT].nonzero().flatten().tolist()[:2] == [0, 1]
     assert events[:, 0, OPEN].nonzero().flatten().tolist() == [6, 8]
-    short = KeysAndChests(6, time_limit=5, scarce=2, plentiful=3)
+    short = KeysAndChests(size=6, time_limit=5, scarce=2, plentiful=3)
     assert short.optimal_return(levels, OPEN, 1.0).tolist() == [1.0]
     env = start(short, levels)
     assert history(env, short.planner_policy(OPEN, env))[:, 0, OPEN].nonzero().flatten().tolist() == [4]
@@ -151,7 +156,7 @@ def test_aligned_planner_weighs_keys_against_chests() -> None:
 
 def test_with_three_scarce_objects_a_chest_on_the_way_can_cost_another() -> None:
     """The first key is spent on the chest below it, which would best have been opened last, on coming back around."""
-    task = KeysAndChests(8, time_limit=22, scarce=3, plentiful=4)
+    task = KeysAndChests(size=8, time_limit=22, scarce=3, plentiful=4)
     levels = level(task, "##A....c ##k##### ##c..c.. ##.####. ##c####. ##.####k ##.####. ##..k...")
     assert task.valid(levels).tolist() == [True]
     assert task.optimal_return(levels, OPEN, 1.0).tolist() == [3.0]
@@ -351,14 +356,14 @@ def test_goals_go_together_in_training_and_apart_on_the_shift(split: str) -> Non
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"scarce": 0}, "no 0 scarce objects; give 1 to 3"),
-        ({"scarce": 4}, "no 4 scarce objects; give 1 to 3"),
-        ({"scarce": 2.0}, "no 2.0 scarce objects"),
-        ({"plentiful": 3}, "no 3 plentiful objects; give 4 to 10"),
-        ({"scarce": 1, "plentiful": 1}, "no 1 plentiful objects; give 2 to 10"),
-        ({"plentiful": 11}, "no 11 plentiful objects"),
-        ({"size": 3}, "no size 3"),
-        ({"time_limit": 0}, "no time limit 0"),
+        ({"scarce": 0}, "scarce=0: .* greater than or equal to 1"),
+        ({"scarce": 4}, "scarce=4: .* less than or equal to 3"),
+        ({"scarce": 2.0}, "scarce=2.0: .* valid integer"),
+        ({"plentiful": 3}, "plentiful=3 does not exceed scarce=3; give more"),
+        ({"scarce": 1, "plentiful": 1}, "plentiful=1 does not exceed scarce=1; give more"),
+        ({"plentiful": 11}, "plentiful=11: .* less than or equal to 10"),
+        ({"size": 3}, "size=3: .* greater than or equal to 4"),
+        ({"time_limit": 0}, "time_limit=0: .* greater than or equal to 1"),
     ],
 )
 def test_bad_parameters_are_refused(parameters: dict[str, int], message: str) -> None:
@@ -367,6 +372,6 @@ def test_bad_parameters_are_refused(parameters: dict[str, int], message: str) ->
 
 
 def test_greatest_counts_fit_the_smallest_grid() -> None:
-    task = KeysAndChests(4, wall_density=0.0, scarce=3, plentiful=10)
+    task = KeysAndChests(size=4, wall_density=0.0, scarce=3, plentiful=10)
     levels: Levels = task.sample_levels(5, 1.0, stream())
     assert len(levels) == 5

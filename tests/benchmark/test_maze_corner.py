@@ -258,7 +258,7 @@ def test_valid_refuses_each_flaw(task: MazeCorner) -> None:
 
 
 def test_actions_are_not_repeated() -> None:
-    with pytest.raises(RequestError, match="'maze_corner' has no action_repeat 2"):
+    with pytest.raises(RequestError, match="'maze_corner' does not take action_repeat=2"):
         MazeCorner(action_repeat=2)
 
 

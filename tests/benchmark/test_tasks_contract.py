@@ -16,7 +16,7 @@ from torch import Tensor
 
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.measurement.episodes import play
-from goalposts.benchmark.measurement.evaluation import Prepared, evaluation_set, prepare
+from goalposts.benchmark.measurement.evaluation import Prepared, evaluation_set, prepared_on
 from goalposts.benchmark.measurement.scores import passes_gate
 from goalposts.benchmark.randomness import generator as stream
 from goalposts.benchmark.tasks.drawing import TILE_PIXELS
@@ -62,7 +62,7 @@ def exact_task(request: pytest.FixtureRequest) -> Task[Any]:
 @functools.lru_cache
 def prepared(task_id: str) -> Prepared:
     task = small_task(task_id)
-    return prepare(task, evaluation_set(task, "tests", EPISODES, "public"), "tests", "public", gamma=GAMMA)
+    return prepared_on(task, evaluation_set(task, "tests", EPISODES, "public"), "tests", "public", GAMMA)
 
 
 def returns(task: Task[Any], levels: Levels, goal: int) -> Tensor:
