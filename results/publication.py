@@ -142,8 +142,8 @@ def _unlike_suite(record: Record, suite: Suite, plan: TaskPlan) -> str | None:
         training |= {name: training[name] * factor for name, factor in own.factors.items()}
     elif record.study is not None:  # A plugin from elsewhere may have been tuned, as the suite's own are.
         for name, (least, most) in FACTORS.items():
-            factor = round(getattr(config.training, name) / getattr(plan.training, name), 9)
-            if not least <= factor <= most:
+            value, own_value = getattr(config.training, name), getattr(plan.training, name)
+            if not round(least * own_value, 9) <= round(value, 9) <= round(most * own_value, 9):
                 return f"has training.{name} {found.get(name)!r}, beyond what tuning may make of the suite's"
             training.pop(name)
     expected = [

@@ -18,9 +18,10 @@ import pytest
 from goalposts.benchmark.experiment.matrix import Selection, cells_of
 from goalposts.benchmark.experiment.provenance import provenance
 from goalposts.benchmark.experiment.run_cell import Job, run_cell
-from goalposts.benchmark.experiment.suite import get_suite
+from goalposts.benchmark.experiment.suite import get_suite, suite_toml
 from goalposts.benchmark.measurement.plan import PUBLIC_SALT, salt_commitment
 from goalposts.benchmark.randomness import stream_seed
+from tests.cluster.helpers import tiny_suite
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
@@ -103,6 +104,16 @@ run_cells(
     RunFolder(Path(out)), salt=PUBLIC_SALT, driver=provenance("cpu"), gpus_per_cell=float(gpus), connect=connected,
     observe=ignored, notify=print, finished=ignored, checkpoint_seconds=5.0,
 )
+"""
+
+
+OWN_TASK = """
+from goalposts import SmallPlan
+from goalposts.benchmark.tasks.fraud import Fraud
+
+class Mine(Fraud):
+    id = "mine"
+    small = SmallPlan(training={"env_steps": 4096, "hidden_sizes": (8,)})
 """
 
 
@@ -222,6 +233,28 @@ def test_a_folder_past_its_bound_ends_the_run_in_one_line(tmp_path: Path) -> Non
     assert result.returncode == 1
     assert "more than --max-disk 1e-06 allows" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+
+
+def test_a_suite_and_a_task_of_one_s_own_run_and_are_read_where_they_lie(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN_TASK)
+    suite = tiny_suite().model_copy(update={"name": "mine"})
+    (tmp_path / "mine.toml").write_text(suite_toml(suite))
+    goalposts = (sys.executable, "-m", "goalposts")
+    chosen = ("--task", f"{tmp_path / 'mine.py'}:Mine", "--task", "fraud", "--mitigation", "none")
+    out = tmp_path / "out"
+    result = run(*goalposts, "run", str(tmp_path / "mine.toml"), *chosen, "--out", str(out))
+    assert result.returncode == 0, result.stderr
+    found = {record["cell"]["task"]: record for record in records(out).values()}
+    assert {task: (one["status"], one["cell"]["suite"]) for task, one in found.items()} == dict.fromkeys(
+        ("mine", "fraud"), ("done", "mine-v1")
+    )
+    assert found["mine"]["config"]["task"]["sha256"]
+    assert found["fraud"]["env_steps"] == 2048
+    (tmp_path / "mine.toml").unlink()
+    (tmp_path / "mine.py").unlink()
+    board = run(*goalposts, "leaderboard", str(out), "--json")
+    assert board.returncode == 0, board.stderr
+    assert json.loads(board.stdout)["suite"] == "mine-v1"
 
 
 def test_tuning_runs_its_trials_on_ray_and_the_same_command_finds_them_done(tmp_path: Path) -> None:

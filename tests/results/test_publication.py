@@ -266,6 +266,16 @@ def test_a_plugin_may_have_been_tuned_and_a_rollout_may_restart(tmp_path: Path) 
         publish([with_setting(mine, "training", gamma=0.99)], tmp_path, SUITE)
 
 
+def test_a_setting_of_zero_stays_zero_in_tuning(tmp_path: Path) -> None:
+    (plan,) = (plan for plan in SUITE.tasks if plan.task == "corner")
+    training = plan.training.model_copy(update={"entropy_coeff": 0.0})
+    suite = SUITE.model_copy(update={"tasks": (plan.model_copy(update={"training": training}),)})
+    mine = honest(mitigation="mine:Mine").model_copy(update=TUNED)
+    publish([with_setting(mine, "training", entropy_coeff=0.0)], tmp_path, suite)
+    with pytest.raises(CorruptFileError, match=r"training\.entropy_coeff 0\.01, beyond what tuning may make"):
+        publish([with_setting(mine, "training", entropy_coeff=0.01)], tmp_path / "other", suite)
+
+
 def test_what_would_be_refused_is_not_written(tmp_path: Path) -> None:
     publish([honest()], tmp_path, SUITE)
     before = {path: path.read_text() for path in tmp_path.iterdir()}
