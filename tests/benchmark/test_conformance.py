@@ -201,7 +201,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "column_of_the_learner_s": (
         {"batch_columns": lambda self, rollout: {"advantages": rollout.rewards}},
         "training",
-        "Hook 'batch_columns' of Faulty returned 'advantages', which is a column of the learner's own",
+        "Hook 'batch_columns' of Faulty returned 'advantages', which is one of the learner's own columns",
     ),
     "gradient_is_nan": (
         {"extra_loss": lambda self, batch, outputs: (0 * outputs["vf_preds"]).sqrt().sum()},

@@ -76,9 +76,9 @@ SUBCLASS = "from goalposts import Mitigation\nclass Mine(Mitigation):\n"
         pytest.param(GOOD, "mine.py:Mime", "Unknown class", "Did you mean 'Mine'", id="class_misspelt"),
         pytest.param(GOOD, "mine.py:", "Unknown class", "Mine", id="class_empty"),
         pytest.param(
-            "class Mine: pass", "mine.py:Mine", "no mitigation", "subclass of goalposts.Mitigation", id="other_class"
+            "class Mine: pass", "mine.py:Mine", "not a mitigation", "subclass of goalposts.Mitigation", id="other_class"
         ),
-        pytest.param("Mine = 3", "mine.py:Mine", "no mitigation", "subclass of goalposts.Mitigation", id="no_class"),
+        pytest.param("Mine = 3", "mine.py:Mine", "not a mitigation", "subclass of goalposts.Mitigation", id="no_class"),
         pytest.param("import nowhere_to_be_found", "mine.py:Mine", "ModuleNotFoundError", "fix it", id="import_fails"),
         pytest.param("class Mine(:", "mine.py:Mine", "SyntaxError", "fix it", id="syntax"),
         pytest.param("raise ValueError('one\\ntwo')", "mine.py:Mine", "ValueError: one two", "fix it", id="raises"),
