@@ -149,7 +149,7 @@ class NoRollouts:
         Raises:
             HookError: always.
         """
-        raise HookError("The mitigation asked for a rollout, and this agent is not in training; ask in training alone.")
+        raise HookError("The mitigation asked for a rollout, but this agent is not in training; ask only in training.")
 
     def steps_left(self) -> int:
         """Return 0."""

@@ -114,5 +114,5 @@ def _import_file(path: Path, kind: str) -> ModuleType:
 def broken_import(kind: str, name: str, error: BaseException) -> RequestError:
     """Return the error for a user's module that raised ``error`` when it was imported."""
     if isinstance(error, SystemExit):
-        return RequestError(f"{kind} {name!r} ended the process at import (exit code {error.code or 0}); mend it.")
-    return RequestError(f"{kind} {name!r} does not import ({type(error).__name__}: {one_line(error)}); mend it.")
+        return RequestError(f"{kind} {name!r} ended the process at import (exit code {error.code or 0}); fix it.")
+    return RequestError(f"{kind} {name!r} does not import ({type(error).__name__}: {one_line(error)}); fix it.")

@@ -29,7 +29,7 @@ def parse_tensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         # Copy: tensors in a buffer are not aligned, and matrix products on unaligned tensors round differently.
         tensors = {name: tensor.clone() for name, tensor in load(content).items()}
     except (SafetensorError, KeyError) as error:
-        raise CorruptFileError(f"it is no safetensors file ({error})") from error
+        raise CorruptFileError(f"it is not a safetensors file ({error})") from error
     header_size = int.from_bytes(content[:8], "little")
     return tensors, json.loads(content[8 : 8 + header_size]).get("__metadata__") or {}
 

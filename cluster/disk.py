@@ -56,6 +56,6 @@ def make_room(out: Path, finished: Iterable[CellFolder], most_bytes: int) -> lis
         raise DiskFullError(
             f"The output folder {str(out)!r} holds {used / GIGABYTE:.3g} GB, more than --max-disk "
             f"{most_bytes / GIGABYTE:g} allows, and no checkpoint of a finished cell is left to delete. Run the same "
-            "command with a greater --max-disk: it goes on where it stopped."
+            "command with a greater --max-disk: it resumes where it stopped."
         )
     return deleted

@@ -122,7 +122,7 @@ def run_cells(
                 for reference, entry in running.items():
                     if _stalled(entry, run):
                         still = f"{time.monotonic() - entry.moved_at:.0f}"
-                        notify(f"{entry.cell.cell_id} stood still for {still} s and is restarted.")
+                        notify(f"{entry.cell.cell_id} made no progress for {still} s and is restarted.")
                         ray.cancel(reference, force=True)
                         entry.moved_at = time.monotonic()
                 if max_disk_bytes is not None and time.monotonic() - looked >= DISK_SECONDS:
@@ -191,7 +191,7 @@ def _settle(entry: Progress, outcome: Outcome, out: Path, notify: Notify) -> boo
         return False
     entry.error = outcome.error
     if entry.attempts < MAX_ATTEMPTS:
-        notify(f"{entry.cell.cell_id} failed and is tried again ({entry.attempts}/{MAX_ATTEMPTS - 1}): {outcome.error}")
+        notify(f"{entry.cell.cell_id} failed and is retried ({entry.attempts}/{MAX_ATTEMPTS - 1}): {outcome.error}")
         entry.state, entry.steps_per_second = "waiting", 0.0
         return True
     entry.state = "failed"

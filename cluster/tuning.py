@@ -169,8 +169,8 @@ def plan_tuning(
     lacking = [task for task in chosen if task_class(task).validation is None]
     if selection == VALIDATION_SHIFT and lacking:
         raise RequestError(
-            f"Without a validation shift: {', '.join(lacking)}. Leave them out with --task, or choose by what is "
-            "learned in distribution with --selection in_distribution."
+            f"Without a validation shift: {', '.join(lacking)}. Leave them out with --task, or choose "
+            "in distribution with --selection in_distribution."
         )
     return plan
 

@@ -91,7 +91,7 @@ def export_agent(cell: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
         write_atomically(Path(path), state_bytes({_FORMAT: FORMAT, _RECORD: records.to_json(record), **state}))
     except OSError as error:
         problem = f"cannot be written ({error.strerror})"
-        raise RequestError(f"The file {str(path)!r} {problem}; give another place.") from error
+        raise RequestError(f"The file {str(path)!r} {problem}; give another path.") from error
     return record
 
 
@@ -119,10 +119,10 @@ def _from_folder(folder: Path) -> tuple[Record, dict[str, Any]]:
         raise RequestError(f"{str(folder)!r} holds no finished cell: there is no record.json; finish its run first.")
     record = records.read(cell.record)
     if record.status != "done":
-        raise RequestError(f"The cell {str(folder)!r} failed ({record.error}); mend that and run it again.")
+        raise RequestError(f"The cell {str(folder)!r} failed ({record.error}); fix that and run it again.")
     loaded = checkpoint.load_part(cell.checkpoint, ("module", "mitigation"))
     if loaded is None:
-        raise RequestError(f"The cell {str(folder)!r} has no checkpoint any more; run it again in another folder.")
+        raise RequestError(f"The cell {str(folder)!r} no longer has a checkpoint; run it again in another folder.")
     state, digest = loaded
     if digest != record.checkpoint_sha256:
         raise RequestError(f"The checkpoint in {str(folder)!r} is not the one its record names; run the cell again.")
@@ -177,10 +177,12 @@ def _plugin(place: str, record: Record, mitigation: str | None) -> LoadedPlugin:
     name = record.cell.mitigation
     if mitigation is None and ":" in name:
         raise RequestError(
-            f"The agent of {place!r} was trained with {name!r}, a file whose place its record does not tell; give the "
-            "mitigation as path.py:Class."
+            f"The agent of {place!r} was trained with the file {name!r}, and its record does not say where that is; "
+            "give the mitigation as path.py:Class."
         )
     plugin = load_plugin(mitigation or name)
     if plugin.name != name:
-        raise RequestError(f"The agent of {place!r} was trained with {name!r}, not with {plugin.name!r}; give that.")
+        raise RequestError(
+            f"The agent of {place!r} was trained with {name!r}, not with {plugin.name!r}; give that one."
+        )
     return plugin

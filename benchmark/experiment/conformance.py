@@ -155,7 +155,7 @@ class Conformance:
         drawn = {name: tensor.clone() for name, tensor in levels.tensors().items()}
         goals = hooks.goals(levels)
         if difference(drawn, levels.tensors()) is not None:
-            raise self._faulty("goals", "changed the levels it was given; return goals, and leave levels as they are")
+            raise self._faulty("goals", "changed its levels; return goals and leave the levels unchanged")
         observation = self.task.make_env(count, self.device).reset(levels, goals=goals)
         seen = observation.clone()
         whole = hooks.observe(observation, goals)
@@ -165,7 +165,7 @@ class Conformance:
             raise self._faulty("observe", "returned two inputs for one observation; draw no random numbers in it")
         half = slice(count // 2, count)
         if not torch.equal(hooks.observe(observation[half], goals[half]), whole[half]):
-            raise self._faulty("observe", "looked at other rows of the batch; let each depend on itself alone")
+            raise self._faulty("observe", "used other rows of the batch; let each row depend only on itself")
 
     def check_training(self) -> None:
         """A run completes."""
@@ -176,8 +176,8 @@ class Conformance:
         where = difference(self.trained().state_dict(), self._run().state_dict())
         if where is not None:
             raise HookError(
-                f"Two runs of {self.plugin.cls.__name__} with the same seed differ in {where}; draw from "
-                f"context.generator alone, and keep nothing outside the instance."
+                f"Two runs of {self.plugin.cls.__name__} with the same seed differ in {where}; draw only "
+                f"from context.generator, and keep nothing outside the instance."
             )
 
     def check_resume(self) -> None:
@@ -201,7 +201,7 @@ class Conformance:
         fresh.load_state_dict(state)
         where = difference(state["mitigation"], fresh.hooks.state_dict())
         if where is not None:
-            raise self._faulty("load_state_dict", f"did not take over state{where}")
+            raise self._faulty("load_state_dict", f"did not restore state{where}")
         return fresh
 
     def check_evaluation(self) -> None:
@@ -214,7 +214,7 @@ class Conformance:
         )
         first, second = self._returns(self.trained(), levels), self._returns(resumed, levels)
         if self._exact and not torch.equal(first, second):
-            raise self._faulty("act", "chooses otherwise in an agent that was loaded from a checkpoint")
+            raise self._faulty("act", "chooses other actions in an agent loaded from a checkpoint")
 
     def _returns(self, trainer: Trainer, levels: Levels) -> Tensor:
         """Return the returns of the agent of ``trainer`` on each level, ``float64[num_levels]``."""

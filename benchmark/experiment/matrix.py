@@ -58,7 +58,7 @@ def _chosen_tasks(suite: Suite, references: Sequence[str]) -> tuple[list[_Planne
     chosen = [by_name[reference] for reference in by_name if not references or reference in references]
     ids = [planned.task.id for planned in chosen]
     if twice := sorted({name for name in ids if ids.count(name) > 1}):
-        raise RequestError(f"Two of the tasks have the id {twice[0]!r}; give one of them another.")
+        raise RequestError(f"Two of the tasks have the id {twice[0]!r}; give one of them another id.")
     return own, chosen
 
 
@@ -129,7 +129,7 @@ def cells_of(
         reasons = ", ".join(f"{one.task.id} has {lacks[useless][one.task.id]}" for one in chosen)
         raise RequestError(f"Mitigation {useless!r} applies to no chosen task: {reasons}; choose others.")
     if len({cell.key for cell in cells.values()}) < len(cells):
-        raise RequestError("Two plugins have the same file and class name; rename one, so that they can be told apart.")
+        raise RequestError("Two plugins have the same file and class name; rename one of them.")
     return sorted(cells.values(), key=lambda cell: -cell.training.env_steps)
 
 

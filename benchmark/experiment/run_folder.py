@@ -236,5 +236,5 @@ def _asked(cell_id: str, cell: dict[str, Any]) -> tuple[tuple[str, str], CellKey
         ValueError: the id is malformed, and could lead out of the folder.
     """
     if not re.fullmatch(_CELL_ID, cell_id):
-        raise ValueError(f"{cell_id!r} is no id of a cell")
+        raise ValueError(f"{cell_id!r} is not the id of a cell")
     return (cell_id, str(cell["eval_id"])), CellKey.model_validate({k: v for k, v in cell.items() if k != "eval_id"})

@@ -63,7 +63,7 @@ class MitigationPlan(Frozen):
         for name, factor in factors.items():
             least, most = FACTORS[name]
             if not least <= factor <= most:
-                raise ValueError(f"{name} is multiplied with {factor!r}; give {least:g} to {most:g}")
+                raise ValueError(f"{name} is multiplied by {factor!r}; give {least:g} to {most:g}")
         return factors
 
 
@@ -108,7 +108,9 @@ def read_tuned(path: Path) -> MitigationPlan:
     try:
         return MitigationPlan.model_validate(json.loads(path.read_text(encoding="utf-8"))["plan"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RequestError(f"{str(path)!r} is no 'tuned.json' of 'goalposts tune': {first_problem(error)}.") from error
+        raise RequestError(
+            f"{str(path)!r} is not a 'tuned.json' of 'goalposts tune': {first_problem(error)}."
+        ) from error
 
 
 def suite_toml(suite: Suite) -> str:
@@ -169,7 +171,7 @@ def read_suite(path: Path) -> Suite:
         problem = f"cannot be read ({error.strerror})"
         raise RequestError(f"The suite file {str(path)!r} {problem}; give another.") from error
     except tomllib.TOMLDecodeError as error:
-        raise RequestError(f"The suite file {str(path)!r} is no TOML: {error}.") from error
+        raise RequestError(f"The suite file {str(path)!r} is not valid TOML: {error}.") from error
     except RecursionError as error:
         raise RequestError(f"The suite file {str(path)!r} is nested too deeply; make it simpler.") from error
     except ValidationError as error:

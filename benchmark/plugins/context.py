@@ -61,7 +61,7 @@ class Context:
         self.refused += missing
         if missing:
             raise UndeclaredKnowledgeError(
-                f"The mitigation asked for what it does not declare; add {', '.join(missing)} to its 'uses'."
+                f"The mitigation asked for undeclared knowledge; add {', '.join(missing)} to its 'uses'."
             )
 
     def sample_levels(self, num_levels: int) -> Levels:

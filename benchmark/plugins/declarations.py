@@ -18,7 +18,7 @@ def check_mitigation(cls: object, source: str) -> type[Mitigation]:
         RequestError: it is not a subclass of ``Mitigation``, or it declares something impossible.
     """
     if not (isinstance(cls, type) and issubclass(cls, Mitigation)):
-        raise RequestError(f"{source} is no mitigation: {cls!r} must be a subclass of goalposts.Mitigation.")
+        raise RequestError(f"{source} is not a mitigation: {cls!r} must be a subclass of goalposts.Mitigation.")
     try:
         cls.uses = frozenset(Knowledge(flag) for flag in cls.uses)
     except (TypeError, ValueError) as error:
@@ -26,7 +26,7 @@ def check_mitigation(cls: object, source: str) -> type[Mitigation]:
         raise RequestError(f"{source} declares unknown knowledge: {error}. Known flags: {known}.") from error
     for field in ("version", "author", "licence", "paper"):
         if not isinstance(getattr(cls, field), str):
-            raise RequestError(f"{source} has {field} {getattr(cls, field)!r}; make it a text.")
+            raise RequestError(f"{source} has {field} {getattr(cls, field)!r}; use a string.")
         if (fault := fault_of(getattr(cls, field))) is not None:
             raise RequestError(f"{source} has as its {field} {fault}; shorten it, or take them out.")
     if cls.fixed_alpha is not None:
@@ -55,12 +55,12 @@ def check_mitigation(cls: object, source: str) -> type[Mitigation]:
 def _check_search_space(cls: type[Mitigation], source: str) -> None:
     defaults = cls.defaults()
     if not isinstance(cls.search_space, Mapping):
-        raise RequestError(f"{source} has search_space {cls.search_space!r}; make it a dict by hyperparameter.")
+        raise RequestError(f"{source} has search_space {cls.search_space!r}; use a dict keyed by hyperparameter.")
     for name, where in cls.search_space.items():
         if not isinstance(where, Mapping):
             raise RequestError(f"{source} searches for {name!r} in {where!r}; give a dict with 'low' and 'high'.")
         if name not in defaults:
-            raise RequestError(f"{source} searches for {name!r}, which is no hyperparameter of it; take it out.")
+            raise RequestError(f"{source} searches for {name!r}, which is not one of its hyperparameters; remove it.")
         given, default = dict(where), defaults[name]
         choices, low, high, log = (given.pop(key, None) for key in ("choices", "low", "high", "log"))
         if choices is not None:
@@ -70,6 +70,6 @@ def _check_search_space(cls: type[Mitigation], source: str) -> None:
             fits = not given and numbers and low < high and low <= default <= high and (low > 0 or not log)
         if not fits:
             raise RequestError(
-                f"{source} searches for {name!r} in {dict(where)!r}, its default being {default!r}; give 'choices', or "
-                "'low' and 'high' (and 'log', above 0), with the default among them."
+                f"{source} searches for {name!r} in {dict(where)!r}, and its default is {default!r}; give 'choices', "
+                "or 'low' and 'high' (and 'log', above 0), with the default among them."
             )

@@ -131,7 +131,7 @@ class Hooks:
             left = getattr(rollout, name)
             if not isinstance(left, Tensor) or (left.shape, left.dtype) != (tensor.shape, tensor.dtype):
                 raise HookError(
-                    f"Hook 'after_rollout' of {self._name} left {name} in another form than it was given.",
+                    f"Hook 'after_rollout' of {self._name} changed the shape or dtype of {name}.",
                     hook="after_rollout",
                 )
             if not name.endswith("observations") and not _is_finite(left):
@@ -158,7 +158,7 @@ class Hooks:
         for name, value in columns.items():
             if name in taken:
                 raise self._fail(
-                    "batch_columns", f"{name!r}, which is a column of the learner's own; call it otherwise"
+                    "batch_columns", f"{name!r}, which is one of the learner's own columns; choose another name"
                 )
             column = self._tensor("batch_columns", value)
             self._kept("batch_columns", f"{name!r} ", column, (*shape, *column.shape[2:]), column.dtype, device)
@@ -248,9 +248,9 @@ def _check_state(tree: Any, fail: Callable[[str], HookError], path: str = "state
     if isinstance(tree, Mapping):
         for key, value in tree.items():
             if not isinstance(key, str):
-                raise fail(f"{path} with the key {key!r}, which is no text")
+                raise fail(f"{path} with the key {key!r}, which is not a string")
             if key == TENSOR_KEY:
-                raise fail(f"{path} with the key {key!r}, which checkpoints use themselves; choose another key")
+                raise fail(f"{path} with the key {key!r}, which checkpoints reserve; choose another key")
             _check_state(value, fail, f"{path}[{key!r}]")
     elif isinstance(tree, list | tuple):
         for i, value in enumerate(tree):

@@ -58,7 +58,7 @@ def load_plugin(reference: str) -> LoadedPlugin:
     points = registered(MITIGATIONS)
     if reference not in points:
         unknown = unknown_name("mitigation", reference, points)
-        raise RequestError(f"{unknown} A plugin is looked for among what is installed in {sys.prefix}.")
+        raise RequestError(f"{unknown} Plugins are searched among the packages installed in {sys.prefix}.")
     _checked_name(reference)
     cls = check_mitigation(import_point(points[reference], "Mitigation"), f"Mitigation {reference!r}")
     return LoadedPlugin(reference, reference, cls, source_sha256(cls, Mitigation))
@@ -74,7 +74,7 @@ def _load_file(reference: str) -> LoadedPlugin:
 def _checked_name(name: str) -> str:
     if not re.fullmatch(NAME, name):
         raise RequestError(
-            f"The mitigation's name {name!r} will not do; call it, or its file, by at most 100 letters, digits, "
+            f"The mitigation's name {name!r} is not allowed; name it, or its file, with at most 100 letters, digits, "
             "'_', '.', '+', '-' and spaces."
         )
     return name

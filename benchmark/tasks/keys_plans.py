@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 TIE = 1e-12
-"""Difference up to which the values of two plans count as equal."""
+"""Largest difference at which the values of two plans count as equal."""
 
 
 class Plan(NamedTuple):
@@ -18,37 +18,40 @@ class Plan(NamedTuple):
     value: Tensor
     """``float64[num_levels]``: the discounted return."""
     order: Tensor
-    """``int64[num_levels, num_visits]``: what is visited; -1 where there is nothing more to gain."""
+    """``int64[num_levels, num_visits]``: the visited objects. -1 once there is no more reward to gain."""
 
 
 class Stage(NamedTuple):
-    """The ways in which ``n`` objects can have been visited, up to their order: a set of them, and the last one."""
+    """The ways in which ``n`` objects can have been visited, ignoring their order.
+
+    A way is the set of the visited objects, and the last one.
+    """
 
     last: Tensor
     """``int64[num_ways]``: the last object."""
     before: Tensor
-    """``int64[num_ways, num_predecessors]``: the ways of the stage before that lead to it, filled up with -1s."""
+    """``int64[num_ways, num_predecessors]``: the ways of the previous stage that lead to it, padded with -1s."""
 
 
 class Arrivals(NamedTuple):
-    """Arrivals at the end of each way, soonest first; each field is ``[num_arrivals, num_ways, num_levels]``."""
+    """Arrivals at the end of each way, soonest first. Each field is ``[num_arrivals, num_ways, num_levels]``."""
 
     time: Tensor
     """``int32``: the step."""
     value: Tensor
-    """``float64``: what is earned by then; -infinity where there is no such arrival."""
+    """``float64``: the reward earned by then. -infinity if there is no such arrival."""
     source: Tensor
-    """``int64``: which of the candidates it is."""
+    """``int64``: the index of the candidate that it came from."""
 
 
 @functools.cache
 def stages(num_keys: int, num_chests: int, most_keys: int) -> tuple[Stage, ...]:
-    """Return the ways of one visit, of two and so on; every chest is visited with a key of its own.
+    """Return the ways of one visit, of two and so on. Every chest is visited with its own key.
 
     Args:
         num_keys: keys, the first of the objects.
         num_chests: chests, the others.
-        most_keys: how many keys are taken at most.
+        most_keys: largest number of keys taken.
     """
     keys = (1 << num_keys) - 1
     result = []
@@ -72,9 +75,9 @@ def best_plan(legs: Tensor, tree: tuple[Stage, ...], pays: Tensor, time_limit: i
     """Return the best order of visits, by dynamic programming over the ways and their arrivals.
 
     Args:
-        legs: ``int64[1 + num_objects, 1 + num_objects, num_levels]``, distances; the start comes before the objects.
+        legs: ``int64[1 + num_objects, 1 + num_objects, num_levels]``, distances. The start comes before the objects.
         tree: the ways to visit them.
-        pays: ``bool[num_objects]``, whose visits earn 1, discounted.
+        pays: ``bool[num_objects]``, the objects whose visits earn 1, discounted.
         time_limit: steps after which nothing is earned.
         gamma: discount, at most 1.
     """
@@ -82,7 +85,7 @@ def best_plan(legs: Tensor, tree: tuple[Stage, ...], pays: Tensor, time_limit: i
     tree = tuple(Stage(last.to(device), before.to(device)) for last, before in tree)
     legs = legs.clamp(max=late).int()
     worth = torch.zeros(2, late + 1, dtype=torch.float64, device=device)
-    """Of a visit that earns nothing, and of one that pays, by its time."""
+    """Value of a visit by its time: first of a visit that earns nothing, then of one that pays."""
     worth[1, 1:] = gamma ** torch.arange(late, device=device).double()
     worth[:, late] = -torch.inf
 
@@ -92,7 +95,7 @@ def best_plan(legs: Tensor, tree: tuple[Stage, ...], pays: Tensor, time_limit: i
     best = torch.zeros(num_levels, dtype=torch.float64, device=device)
     length, end = torch.zeros(2, num_levels, dtype=torch.int64, device=device)
     for n, (last, before) in enumerate(tree, start=1):
-        # The -1s that fill up the predecessors lead to an added way, which is always too late.
+        # The padding of -1s leads to an extra way, which always arrives too late.
         time = torch.nn.functional.pad(history[-1].time, (0, 0, 0, 1), value=late)[:, before.T]
         value = torch.nn.functional.pad(history[-1].value, (0, 0, 0, 1))[:, before.T]
         time = (time + legs[here[before.T], last + 1]).clamp_(max=late).flatten(0, 1)
@@ -122,11 +125,11 @@ def best_plan(legs: Tensor, tree: tuple[Stage, ...], pays: Tensor, time_limit: i
 
 
 def undominated(time: Tensor, value: Tensor, late: int) -> Arrivals:
-    """Return the arrivals than which no other is both as early and worth as much.
+    """Return the arrivals that no other arrival dominates by being as early and worth as much.
 
     Args:
-        time: of the candidates, ``int32[num_candidates, num_ways, num_levels]``.
-        value: the same of ``float64``; -infinity where there is none.
+        time: times of the candidates, ``int32[num_candidates, num_ways, num_levels]``.
+        value: their values, ``float64`` of the same shape. -infinity if there is no candidate.
         late: the time that stands for no arrival.
     """
     shape, size = time.shape[1:], time.shape[1:].numel()

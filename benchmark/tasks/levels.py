@@ -125,12 +125,12 @@ class Levels:
         try:
             tensors, metadata = parse_tensors(read_regular(path.resolve(), MOST_BYTES))
         except (OSError, CorruptFileError) as error:
-            raise CorruptFileError(f"The level file {str(path)!r} cannot be read ({error}). Write it anew.") from error
+            raise CorruptFileError(f"The level file {str(path)!r} cannot be read ({error}). Write it again.") from error
         found = (metadata.get("task"), metadata.get("version"))
         if found != (task, str(version)):
             raise CorruptFileError(
                 f"The level file {str(path)!r} holds levels of task {found[0]!r}, version {found[1]}, not of {task!r}, "
-                f"version {version}. Write it anew."
+                f"version {version}. Write it again."
             )
         return cls.from_tensors(tensors, kind=metadata.get("levels"), source=str(path))
 

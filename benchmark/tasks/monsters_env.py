@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from goalposts.benchmark.tasks.monsters import Monsters
 
 CYCLE = 4
-"""Places of apples, and of shields, in a level: after the last the first comes again."""
+"""Number of places of apples, and of shields, in a level. After the last place the first one comes again."""
 NEVER = UNREACHABLE
 """The arrival time of a monster that does not come."""
 SOON = (1, 2, 4, 8)
-"""Steps within which the next monster arrives, as the gauge shows it."""
+"""The gauge shows whether the next monster arrives within each of these numbers of steps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,20 +37,20 @@ class MonstersLevels(GridLevels):
     shields: Tensor
     """``int64[num_levels, CYCLE]``, in the order in which they appear."""
     supply: Tensor
-    """``int64[num_levels]``, how many shields appear altogether."""
+    """``int64[num_levels]``, the total number of shields that appear."""
     duration: Tensor
-    """``int64[num_levels]``, steps."""
+    """``int64[num_levels]``, the episode's length in steps."""
     arrivals: Tensor
     """``int64[num_levels, monsters]``: the step after which each monster strikes, or ``NEVER``."""
 
     def differences(self, other: MonstersLevels) -> Tensor:
-        """Count the monsters, who arrive as the grid lets them, as one: they come or they do not."""
+        """Count a change of monsters as one edit. Only whether they come matters, since the grid sets their times."""
         come, came = self.arrivals[:, 0] < NEVER, other.arrivals[:, 0] < NEVER
         return super().differences(other) - (self.arrivals != other.arrivals).sum(dim=1) + (come != came).long()
 
 
 class MonstersEnv(GridEnv[MonstersLevels]):
-    """Shows walls, apple and shield and, as gauges, shields held, monsters to come and how soon the next is there."""
+    """Shows walls, apple, shield and gauges: shields held, monsters to come, and how soon the next one arrives."""
 
     task: Monsters
 
@@ -75,7 +75,7 @@ class MonstersEnv(GridEnv[MonstersLevels]):
         }
 
     def fresh_levels(self) -> MonstersLevels:
-        """Return the level of each episode, none of which has taken a step."""
+        """Return the level of each episode. No episode may have taken a step."""
         state = self.state
         return MonstersLevels(
             self.walls(),
@@ -104,7 +104,7 @@ class MonstersEnv(GridEnv[MonstersLevels]):
         return Advance(torch.cat([eats.unsqueeze(1), arms.unsqueeze(1), corners], dim=1), None, died)
 
     def _lay(self, channel: int, name: str, number: Tensor, where: Tensor) -> None:
-        """Show on its map the object of a sequence whose turn it is."""
+        """Show the current object of a sequence on its map."""
         place = self.state[name].gather(1, number.unsqueeze(1) % CYCLE)
         shown = self.state["maps"][:, channel]
         shown.zero_()

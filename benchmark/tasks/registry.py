@@ -68,7 +68,7 @@ def register_environment(cls: type[Task[Any]], reference: str) -> None:
 
 def _checked(cls: Any, reference: str) -> type[Task[Any]]:
     if not (inspect.isclass(cls) and issubclass(cls, Task)):
-        raise RequestError(f"{reference!r} is no task; subclass goalposts.Task, or one of its kinds.")
+        raise RequestError(f"{reference!r} is not a task; subclass goalposts.Task, or one of its kinds.")
     missing = sorted({*cls.__abstractmethods__, *(name for name in DECLARED if not hasattr(cls, name))})
     if missing:
         raise RequestError(f"Task {reference!r} lacks {', '.join(missing)}; add them to the class.")

@@ -112,7 +112,7 @@ class LevelSampling(ABC, Generic[L]):
             RequestError: the task has no validation shift.
         """
         if self.validation is None:
-            raise RequestError(f"Task {self.id!r} has no validation shift; choose by in_distribution.")
+            raise RequestError(f"Task {self.id!r} has no validation shift; use in_distribution.")
         conditions = (lambda levels: ~levels.reserved(), self.valid, self.distinguishing)
         return self._fill(lambda n: self._draw_validation(n, generator), conditions, num_levels)
 
@@ -162,7 +162,8 @@ class LevelSampling(ABC, Generic[L]):
     def _place_goals(self, levels: L, generator: torch.Generator) -> L:
         """Return each level with its aligned goal in a newly drawn place. The result need not be admissible."""
         raise RequestError(
-            f"Task {self.id!r} fixes no position of its goal in training. Choose a mitigation that does not move goals."
+            f"Task {self.id!r} does not fix its goal's position in training. "
+            "Choose a mitigation that does not move goals."
         )
 
     def _changed(self, levels: L, change: Callable[[L], tuple[L, Tensor]], attempts: int) -> L:
@@ -220,7 +221,7 @@ class LevelSampling(ABC, Generic[L]):
         if invalid:
             raise CorruptFileError(
                 f"The level file {str(path)!r} holds {invalid} levels that are not valid with these parameters of task "
-                f"{self.id!r}. Give those that it was written with, or write it anew."
+                f"{self.id!r}. Give those that it was written with, or write it again."
             )
         return levels
 

@@ -246,8 +246,8 @@ class Trainer:
         name = type(self.hooks.mitigation).__name__
         if self.env_steps >= self.config.env_steps + self.config.steps_per_rollout:
             raise HookError(
-                f"{name} asked for a rollout when the budget of {self.config.env_steps} steps was spent; ask for none "
-                "where context.steps_left() is 0."
+                f"{name} asked for a rollout when the budget of {self.config.env_steps} steps was spent; do not ask "
+                "when context.steps_left() is 0."
             )
         deed = f"{name} asked for a rollout on"
         rollout = self.collector.collect(self.hooks.check_levels(deed, levels, self.config.num_envs))

@@ -163,7 +163,7 @@ class Watch:
     def stuck(self) -> str:
         """Return the message about a process that made no progress. It is a finding of the running check."""
         if not self._started:
-            return f"Goalposts did not start within {START_SECONDS:g} s; try again on a machine with less to do."
+            return f"Goalposts did not start within {START_SECONDS:g} s; try again on a less busy machine."
         if self._spent and time.monotonic() - self._begun >= TOTAL_SECONDS:
             hook, seconds = max(self._spent.items(), key=lambda item: item[1])
             return self._found(
@@ -172,7 +172,8 @@ class Watch:
             )
         if not self._inside:
             return self._found(
-                f"Outside of its hooks {self._class} did not come on within {LOAD_SECONDS:g} s; is it its network?"
+                f"Outside of its hooks {self._class} made no progress within {LOAD_SECONDS:g} s; "
+                "is its network too slow?"
             )
         if self._inside[0][0] == IMPORT:
             return f"Importing {self._imported} did not return within {LOAD_SECONDS:g} s; import less, and build less."
@@ -193,7 +194,7 @@ class Watch:
             return self._found(f"The process ended ({how}) outside of the hooks of {self._class}.")
         hook = self._inside[-1][0]
         if hook == IMPORT:
-            raise RequestError(f"{self._imported!r} ended the process at import ({how}); mend it.")
+            raise RequestError(f"{self._imported!r} ended the process at import ({how}); fix it.")
         return self._found(f"Hook {hook!r} of {self._class} ended the process ({how}).")
 
     def _found(self, problem: str) -> str:
@@ -276,7 +277,7 @@ def print_report(out: Console, report: CheckReport) -> None:
         out.print(f"✗ {problem}", style="red", soft_wrap=True)
         out.print(f"  {', '.join(where[:3])}{more}", soft_wrap=True)
     if report.ended is not None:
-        out.print("The checks ended there; mend that and check again.", style="yellow")
+        out.print("The checks ended there; fix that and check again.", style="yellow")
     for task, reason in report.skipped.items():
         out.print(f"– {task} was left out: {reason}", style="yellow", soft_wrap=True)
 

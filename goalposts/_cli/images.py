@@ -52,7 +52,7 @@ def write_still(path: Path, overviews: Sequence[Picture], scale: int) -> str:
     places = [picture.agent for picture in overviews]
     points = [(x * scale, y * scale) for y, x in (place for place in places if place is not None)]
     if len(points) < len(places):
-        raise RequestError("A still shows an agent's path, and in this task nobody moves about; leave out --still.")
+        raise RequestError("A still shows an agent's path, but no agent moves in this task; leave out --still.")
     image = _image(overviews[0], scale).convert("RGB")
     draw = ImageDraw.Draw(image)
     width = max(2, round(min(image.size) * PATH_SHARE))
@@ -74,7 +74,7 @@ def _write(path: Path, save: Callable[[io.BytesIO], None]) -> int:
         write_atomically(path, file.getvalue())
     except OSError as error:
         raise RequestError(
-            f"The file {str(path)!r} cannot be written ({error.strerror}); give another place."
+            f"The file {str(path)!r} cannot be written ({error.strerror}); give another path."
         ) from error
     return len(file.getvalue())
 

@@ -103,20 +103,20 @@ def main() -> None:
         code = 0
     except OSError as error:
         if arguments[0] in RESUMABLE:
-            _complain(f"{error}. Mend that and run the same command again: it goes on where it stopped.")
+            _complain(f"{error}. Fix that and run the same command again: it resumes where it stopped.")
             code = FAILED
         else:
-            code = _complain(f"{error}. Give another place, or mend that.")
+            code = _complain(f"{error}. Give another path, or fix that.")
     except Exception as error:
         if not any(is_file(argument) for argument in arguments):
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
-        _complain(f"{type(error).__name__}: {one_line(error)} ({place.filename}, line {place.lineno}). Mend that file.")
+        _complain(f"{type(error).__name__}: {one_line(error)} ({place.filename}, line {place.lineno}). Fix that file.")
         code = FAILED
     signals.end_at_once()
     if code == INTERRUPTED:
         resumes = arguments[0] in RESUMABLE
-        err.print("Interrupted." + " The same command goes on from the last checkpoints." * resumes)
+        err.print("Interrupted." + " The same command resumes from the last checkpoints." * resumes)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -104,12 +104,12 @@ def show_episodes(
     if type(episodes) is not int or episodes < 1:
         raise RequestError(f"The number of episodes is {episodes!r}; give at least 1.")
     if not LEAST_FPS <= fps <= MOST_FPS:
-        raise RequestError(f"The number of frames a second is {fps!r}; give {LEAST_FPS:g} to {MOST_FPS:g}.")
+        raise RequestError(f"The number of frames per second is {fps!r}; give {LEAST_FPS:g} to {MOST_FPS:g}.")
     if scale not in range(1, 5):
         raise RequestError(f"The scale is {scale!r}; give 1, 2, 3 or 4.")
     for path, kind in ((gif, "GIF"), (still, "PNG")):
         if path is not None and path.suffix.lower() != f".{kind.lower()}":
-            raise RequestError(f"The file {str(path)!r} is no {kind} by its name; let it end in .{kind.lower()}.")
+            raise RequestError(f"The file {str(path)!r} is not named as a {kind}; let it end in .{kind.lower()}.")
     player = find_player(task_id, policy, parameters or {}, mitigation, seed, console)
     task = player.task
     split = task.shifts[0] if split is None else split
@@ -148,7 +148,7 @@ def find_player(
             raise unknown_name(f"policy of task {task_id!r}", policy, names)
         if parameters:
             raise RequestError(
-                f"The parameters {dict(parameters)!r} are given, but the agent of {policy!r} plays with those that it "
+                f"The parameters {dict(parameters)!r} are given, but the agent of {policy!r} uses those that it "
                 "was trained with; leave them out."
             )
         return _agent(path, task_id, mitigation, seed, console)

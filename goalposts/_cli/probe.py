@@ -47,7 +47,7 @@ def refuse_silent_ends(*references: str) -> None:
             with process:
                 code = process.wait()
             if not word.read():
-                raise RequestError(f"{reference!r} ended the process at import (exit code {code}); mend it.")
+                raise RequestError(f"{reference!r} ended the process at import (exit code {code}); fix it.")
 
 
 def _is_foreign(reference: str) -> bool:

@@ -30,7 +30,7 @@ def print_plan(suite: Suite, cells: list[Cell], gpus_per_cell: float, *, out: Co
     total = sum(cell.training.env_steps for cell in cells)
     out.print(f"{suite.id}: {len(cells)} cells, {total:,} environment steps")
     if cells[0].device == "cuda" and not torch.cuda.is_available():
-        out.print("These cells want a GPU, and this machine has none: how long they take cannot be measured here.")
+        out.print("These cells need a GPU, and this machine has none: their time cannot be measured here.")
         return
     with err.status("Measuring how fast this machine trains each task…"):
         found = estimate(cells, gpus_per_cell)

@@ -46,7 +46,7 @@ def write_plugin(name: str, folder: Path) -> tuple[Path, str]:
     """
     cls = _class_name(name)
     if name in registered(MITIGATIONS) or importlib.util.find_spec(name) is not None:
-        raise RequestError(f"The name {name!r} is taken by what is installed; choose another.")
+        raise RequestError(f"The name {name!r} is taken by an installed package; choose another.")
     path = _free(folder, name)
     for template, target in (
         ("pyproject.toml.j2", "pyproject.toml"),
@@ -64,7 +64,8 @@ def _class_name(name: str) -> str:
     cls = "".join(part.capitalize() for part in name.split("_"))
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name) or keyword.iskeyword(cls):
         raise RequestError(
-            f"The name {name!r} will not do; give lower case letters and digits, with underscores between: forest_fire."
+            f"The name {name!r} is not allowed; give lower case letters and digits, with "
+            "underscores between: forest_fire."
         )
     return cls
 

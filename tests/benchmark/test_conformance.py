@@ -157,12 +157,12 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "levels_changed": (
         {"goals": lambda self, levels: next(iter(levels.tensors().values())).fill_(0)[:, 0, 0].long()},
         "hooks",
-        "Hook 'goals' of Faulty changed the levels it was given",
+        "Hook 'goals' of Faulty changed its levels",
     ),
     "observe_mixes_rows": (
         {"observe": lambda self, seen, told: seen - seen.mean(dim=0)},
         "hooks",
-        "Hook 'observe' of Faulty looked at other rows",
+        "Hook 'observe' of Faulty used other rows",
     ),
     "nan": (
         {"observe": lambda self, seen, told: seen / 0},
@@ -201,7 +201,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "column_of_the_learner_s": (
         {"batch_columns": lambda self, rollout: {"advantages": rollout.rewards}},
         "training",
-        "Hook 'batch_columns' of Faulty returned 'advantages', which is a column of the learner's own",
+        "Hook 'batch_columns' of Faulty returned 'advantages', which is one of the learner's own columns",
     ),
     "gradient_is_nan": (
         {"extra_loss": lambda self, batch, outputs: (0 * outputs["vf_preds"]).sqrt().sum()},
@@ -223,17 +223,17 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "state_not_taken_over": (
         {**COUNTS, "state_dict": lambda self: {"counts": [self.seen]}},
         "resume",
-        "Hook 'load_state_dict' of Faulty did not take over state['counts'][0]",
+        "Hook 'load_state_dict' of Faulty did not restore state['counts'][0]",
     ),
     "acts_otherwise_once_loaded": (
         {"after_rollout": lambda self, rollout: setattr(self, "trained", True), "act": act_by_training},
         "evaluation",
-        "Hook 'act' of Faulty chooses otherwise",
+        "Hook 'act' of Faulty chooses other actions",
     ),
     "undeclared": (
         {"sample_levels": lambda self, n: self.context.randomized_levels(n)},
         "hooks",
-        "Hook 'sample_levels' of Faulty failed: The mitigation asked for what it does not declare; add level_generator",
+        "Hook 'sample_levels' of Faulty failed: The mitigation asked for undeclared knowledge; add level_generator",
     ),
     "asks_in_vain": (
         {"after_rollout": asks_in_vain},

@@ -76,12 +76,12 @@ SUBCLASS = "from goalposts import Mitigation\nclass Mine(Mitigation):\n"
         pytest.param(GOOD, "mine.py:Mime", "Unknown class", "Did you mean 'Mine'", id="class_misspelt"),
         pytest.param(GOOD, "mine.py:", "Unknown class", "Mine", id="class_empty"),
         pytest.param(
-            "class Mine: pass", "mine.py:Mine", "no mitigation", "subclass of goalposts.Mitigation", id="other_class"
+            "class Mine: pass", "mine.py:Mine", "not a mitigation", "subclass of goalposts.Mitigation", id="other_class"
         ),
-        pytest.param("Mine = 3", "mine.py:Mine", "no mitigation", "subclass of goalposts.Mitigation", id="no_class"),
-        pytest.param("import nowhere_to_be_found", "mine.py:Mine", "ModuleNotFoundError", "mend it", id="import_fails"),
-        pytest.param("class Mine(:", "mine.py:Mine", "SyntaxError", "mend it", id="syntax"),
-        pytest.param("raise ValueError('one\\ntwo')", "mine.py:Mine", "ValueError: one two", "mend it", id="raises"),
+        pytest.param("Mine = 3", "mine.py:Mine", "not a mitigation", "subclass of goalposts.Mitigation", id="no_class"),
+        pytest.param("import nowhere_to_be_found", "mine.py:Mine", "ModuleNotFoundError", "fix it", id="import_fails"),
+        pytest.param("class Mine(:", "mine.py:Mine", "SyntaxError", "fix it", id="syntax"),
+        pytest.param("raise ValueError('one\\ntwo')", "mine.py:Mine", "ValueError: one two", "fix it", id="raises"),
         pytest.param(
             SUBCLASS + "    uses = {'telepathy'}",
             "mine.py:Mine",
@@ -188,17 +188,20 @@ def test_the_sha256_covers_a_base_class_from_elsewhere(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("version = 2", "version 2; make it a text"),
+        ("version = 2", "version 2; use a string"),
         ("fixed_alpha = '1'", "fixed_alpha '1'; give a number"),
         ("def __init__(self, rate=float('inf')): pass", "rate=inf by default"),
         ("def __init__(self, function=print): pass", "use a finite JSON value"),
-        ("search_space = {'rate': {'low': 0, 'high': 1}}", "searches for 'rate', which is no hyperparameter"),
+        (
+            "search_space = {'rate': {'low': 0, 'high': 1}}",
+            "searches for 'rate', which is not one of its hyperparameters",
+        ),
         ("author = 'Eve\\x1b[2J'", "has as its author a text with characters that cannot be shown"),
         ("def __init__(self, name='x' * 2000): pass", "has by default name with a text of 2,000 characters"),
-        ("search_space = [1]", "search_space [1]; make it a dict"),
+        ("search_space = [1]", "search_space [1]; use a dict"),
         ("search_space = {'rate': 3}\n    def __init__(self, rate=0.5): pass", "searches for 'rate' in 3; give a dict"),
         *(
-            (f"search_space = {{'rate': {where}}}\n    def __init__(self, rate=0.5): pass", "its default being 0.5")
+            (f"search_space = {{'rate': {where}}}\n    def __init__(self, rate=0.5): pass", "its default is 0.5")
             for where in (
                 "{}",
                 "{'low': 0}",
@@ -221,5 +224,5 @@ def test_an_impossible_declaration_is_refused(tmp_path: Path, body: str, message
 
 def test_a_name_that_no_record_can_have_is_refused(tmp_path: Path) -> None:
     path = plugin(tmp_path, "from goalposts import Mitigation\n\nclass Mine(Mitigation): pass\n", "my|own.py")
-    with pytest.raises(RequestError, match=r"name 'my\|own:Mine' will not do"):
+    with pytest.raises(RequestError, match=r"name 'my\|own:Mine' is not allowed"):
         load_plugin(f"{path}:Mine")

@@ -197,7 +197,7 @@ def random_actions(task: Task[Any], env: BatchedEnv[Any], *key: str) -> Tensor:
 def test_a_goal_that_has_a_place_moves_alone(task: Task[Any]) -> None:
     levels = task.sample_levels(400, 0.0, stream("levels"))
     if not task.has_goal_position:
-        with pytest.raises(RequestError, match=f"Task '{task.id}' fixes no position of its goal"):
+        with pytest.raises(RequestError, match=f"Task '{task.id}' does not fix its goal's position"):
             task.place_goals(levels, stream("places"))
         return
     placed = task.place_goals(levels, stream("places"))

@@ -45,7 +45,7 @@ def test_its_levels_tell_the_goals_apart_and_are_not_reserved(name: str) -> None
 
 
 def test_a_task_may_have_none() -> None:
-    with pytest.raises(RequestError, match="'toy' has no validation shift; choose by in_distribution"):
+    with pytest.raises(RequestError, match="'toy' has no validation shift; use in_distribution"):
         Toy().validation_levels(2, torch.Generator())
 
 

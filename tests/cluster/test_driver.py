@@ -187,7 +187,7 @@ def test_interrupt_killed_driver_and_killed_worker_end_in_the_undisturbed_record
         os.kill(worker, signal.SIGKILL)
         _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
-        assert "is tried again" in errors
+        assert "is retried" in errors
 
     selection = Selection(tasks=("fraud",), mitigations=(f"{plugin}:Waits",))
     cells = cells_of(get_suite("smoke"), selection, device="cpu", salt_commitment=salt_commitment(PUBLIC_SALT))
@@ -221,7 +221,7 @@ def test_a_game_that_ends_its_process_is_a_cell_that_failed_and_is_tried_again(t
     plugin.write_text(BREAKS_A_GAME_ONCE)
     result = run(*command(plugin, "Breaks", tmp_path / "out"))
     assert result.returncode == 0
-    assert "failed and is tried again (1/2): The worker was lost" in " ".join(result.stderr.split())
+    assert "failed and is retried (1/2): The worker was lost" in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
     assert [record["status"] for record in records(tmp_path / "out").values()] == ["done"]
 

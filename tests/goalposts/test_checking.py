@@ -133,7 +133,7 @@ def test_what_hangs_outside_of_hooks_is_found_too(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(checking.time, "monotonic", lambda: now)
     subject = watch()
     assert subject.seconds_left() == checking.LOAD_SECONDS
-    assert "Outside of its hooks Mine did not come on" in subject.stuck()
+    assert "Outside of its hooks Mine made no progress" in subject.stuck()
     assert subject.lost(-9) == "The process ended (signal SIGKILL) outside of the hooks of Mine."
 
 

@@ -249,15 +249,15 @@ def refused(task: str, policy: str, **options: Any) -> str:
         (("corner", "aligned"), {"parameters": {"size": "big"}}, "'big'"),
         (("corner", "aligned"), {"split": "shift/2024"}, "Unknown split of task 'corner' 'shift/2024'."),
         (("corner", "aligned"), {"episodes": 0}, "episodes is 0; give at least 1"),
-        (("corner", "aligned"), {"fps": 0.0}, "frames a second is 0.0"),
-        (("corner", "aligned"), {"fps": 51.0}, "frames a second is 51.0"),
-        (("corner", "aligned"), {"fps": math.nan}, "frames a second is nan"),
+        (("corner", "aligned"), {"fps": 0.0}, "frames per second is 0.0"),
+        (("corner", "aligned"), {"fps": 51.0}, "frames per second is 51.0"),
+        (("corner", "aligned"), {"fps": math.nan}, "frames per second is nan"),
         (("corner", "aligned"), {"scale": 5}, "scale is 5; give 1, 2, 3 or 4"),
-        (("corner", "aligned"), {"gif": Path("episodes.png")}, "'episodes.png' is no GIF by its name"),
+        (("corner", "aligned"), {"gif": Path("episodes.png")}, "'episodes.png' is not named as a GIF"),
         (("corner", "aligned"), {"gif": Path("/proc/x/episodes.gif")}, "'/proc/x/episodes.gif' cannot be written"),
-        (("corner", "aligned"), {"still": Path("level.gif")}, "'level.gif' is no PNG by its name"),
+        (("corner", "aligned"), {"still": Path("level.gif")}, "'level.gif' is not named as a PNG"),
         (("corner", "aligned"), {"still": Path("/proc/x/level.png")}, "'/proc/x/level.png' cannot be written"),
-        (("fraud", "aligned"), {"still": Path("level.png")}, "in this task nobody moves about"),
+        (("fraud", "aligned"), {"still": Path("level.png")}, "no agent moves in this task"),
         (
             ("corner", "aligned"),
             {"mitigation": "accel"},
@@ -341,7 +341,7 @@ def test_an_agent_of_a_plugin_file_needs_the_file(tmp_path: Path) -> None:
     plugin = tmp_path / "mine.py"
     plugin.write_text(ASKS)
     _, folder = finished(f"{plugin}:Asks", tmp_path / "run")
-    assert "'mine:Asks', a file whose place its record does not tell; give" in refused("fraud", str(folder))
+    assert "the file 'mine:Asks', and its record does not say where that is; give" in refused("fraud", str(folder))
     assert "trained with 'mine:Asks', not with 'none'" in refused("fraud", str(folder), mitigation="none")
     console = screen()
     outcomes = show_episodes("fraud", str(folder), console=console, mitigation=f"{plugin}:Asks", episodes=20)
@@ -391,8 +391,8 @@ def change_the_config(folder: Path) -> None:
     [
         (unfinish, "holds no finished cell: there is no record.json; finish its run first."),
         (alter_the_record, "does not match its checksum: it was altered or damaged. Run the cell again."),
-        (fail, "failed (it broke); mend that and run it again."),
-        (delete_the_checkpoint, "has no checkpoint any more"),
+        (fail, "failed (it broke); fix that and run it again."),
+        (delete_the_checkpoint, "no longer has a checkpoint"),
         (damage_the_checkpoint, "does not match its checksum. Run the cell again."),
         (replace_the_checkpoint, "is not the one its record names"),
         (change_the_config, "does not fit this version of the code"),

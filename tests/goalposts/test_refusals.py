@@ -45,8 +45,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("check", "none", "--hook-seconds", "nan"), "Invalid value for '--hook-seconds'"),
         (("certify", "corner", "--levels", "1" + "0" * 30), "Invalid value for '--levels'"),
         (("play", "corner", "--episodes", "1" + "0" * 30), "Invalid value for '--episodes'"),
-        (("play", "corner", "--fps", "nan"), "frames a second is nan"),
-        (("play", "corner", "--fps", "1e308"), "frames a second is 1e+308"),
+        (("play", "corner", "--fps", "nan"), "frames per second is nan"),
+        (("play", "corner", "--fps", "1e308"), "frames per second is 1e+308"),
         (("play", "corner", "--scale", "1" + "0" * 30), "scale is 1"),
         (("play", "corner", "--seed", "1" + "0" * 30), "Invalid value for '--seed'"),
         (("levels", "corner", "x", "--seed", "-1"), "Invalid value for '--seed'"),
@@ -82,7 +82,7 @@ def test_a_wrong_request_is_one_line_and_exit_2(
 def test_a_tuned_file_that_no_study_wrote_is_refused(content: str, message: str, here: Path, goalposts: Run) -> None:
     (here / "tuned.json").write_text(content)
     refused = one_line(goalposts("run", "smoke", "--tuned", "tuned.json", "--dry-run"))
-    assert "'tuned.json' is no 'tuned.json' of 'goalposts tune'" in refused
+    assert "'tuned.json' is not a 'tuned.json' of 'goalposts tune'" in refused
     assert message in refused
 
 

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 START_SECONDS = 300.0
 GONE_SECONDS = 10.0
-LINE = "Interrupted. The same command goes on from the last checkpoints."
+LINE = "Interrupted. The same command resumes from the last checkpoints."
 ENDS = {
     "SIGTERM": (signal.SIGTERM,),
     "SIGHUP": (signal.SIGHUP,),

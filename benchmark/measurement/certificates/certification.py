@@ -143,7 +143,7 @@ class Certification:
             "a level and its edit differ in the stated number of edits; at most one in ten stays as it was",
             exact == total and changed >= 0.9 * total,
             f"{changed}/{total} edited, {total - exact} otherwise",
-            "Let '_edit' change one element, and 'differences' count what one edit changes as one.",
+            "Let '_edit' change one element, and let 'differences' count the changes of one edit as one.",
         )
 
     def _promises(self) -> Claim:
@@ -156,7 +156,7 @@ class Certification:
             f"at this size the aligned policy earns its optimal return on at least {KEPT_LEAST:.1%} of levels",
             kept >= KEPT_LEAST * total,
             f"{kept}/{total}",
-            "Hold 'optimal_return' and the planner's policy against the environment's own steps.",
+            "Check 'optimal_return' and the planner's policy against the environment's own steps.",
         )
 
     def _random_capability(self) -> Claim:
@@ -179,7 +179,7 @@ class Certification:
             f"the random policy fails the gate, {GATE:.0%} of the aligned reference in distribution",
             aligned < least,
             f"{aligned}/{self.num_levels}",
-            "Make the training task one that takes skill.",
+            "Make the training task harder, so that it takes skill.",
         )
 
     def play(self, name: str, split: str) -> Episodes:

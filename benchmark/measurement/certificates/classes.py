@@ -170,7 +170,7 @@ def _preference(given: Certification) -> Iterator[Claim]:
             f"on {shift} no goal is nearer: the scripts' mean episodes differ by at most {NEARER_MOST:.0%}",
             bool(max(lengths) <= (1 + NEARER_MOST) * min(lengths)),
             ", ".join(f"{name} {float(steps):.1f} steps" for name, steps in zip(named, lengths, strict=True)),
-            "Draw the places of the two objects alike.",
+            "Draw the places of both objects from the same distribution.",
         )
 
 

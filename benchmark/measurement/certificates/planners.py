@@ -41,7 +41,7 @@ def planners_claim(task: Task[Any]) -> Claim:
         PLANNERS,
         good == total,
         f"{good}/{total} (levels × goals × discounts, on a small instance)",
-        "Hold 'optimal_return' and the planner's policy against the environment's own steps.",
+        "Check 'optimal_return' and the planner's policy against the environment's own steps.",
     )
 
 

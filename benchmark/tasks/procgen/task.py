@@ -213,7 +213,8 @@ class ProcgenTask(Task[ProcgenLevels]):
 
     def optimal_return(self, levels: ProcgenLevels, goal: int, gamma: float) -> Tensor:
         raise RequestError(
-            f"Task {self.id!r} knows no optimal returns: its references are scripts. Leave out what needs 'planner'."
+            f"Task {self.id!r} knows no optimal returns: its references are scripts. "
+            "Leave out mitigations that need 'planner'."
         )
 
     def _edit(self, levels: ProcgenLevels, restricted: bool, generator: torch.Generator) -> ProcgenLevels:

@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 class Listing(StrEnum):
-    """What can be listed."""
+    """The lists to choose from."""
 
     TASKS = "tasks"
     MITIGATIONS = "mitigations"

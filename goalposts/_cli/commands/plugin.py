@@ -23,7 +23,7 @@ def new(
 
     path, _ = write_plugin(name, folder)
     python = command("python")
-    out.print(f"Wrote {path}. Install it, hold it against the contract, and run its test with:", soft_wrap=True)
+    out.print(f"Wrote {path}. Install it, check it against the contract, and run its test with:", soft_wrap=True)
     out.print(f'  {python} -m pip install -e "{path}[dev]"', soft_wrap=True)
     out.print(f"  {command('goalposts')} check {name}", soft_wrap=True)
     out.print(f"  {python} -m pytest {path}", soft_wrap=True)

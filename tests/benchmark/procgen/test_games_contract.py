@@ -169,7 +169,7 @@ def test_levels_have_no_editor(task: ProcgenTask) -> None:
 def test_a_goal_that_has_a_place_moves_alone(task: ProcgenTask) -> None:
     levels = task.sample_levels(12, 0.0, stream("levels"))
     if not task.has_goal_position:
-        with pytest.raises(RequestError, match=f"Task '{task.id}' fixes no position of its goal"):
+        with pytest.raises(RequestError, match=f"Task '{task.id}' does not fix its goal's position"):
             task.place_goals(levels, stream("places"))
         return
     placed = task.place_goals(levels, stream("places"))
