@@ -209,6 +209,8 @@ class Hooks:
                 outputs = module(inputs)
         except Exception as error:
             raise self._fail("build_module", f"a network that raised {_problem(error)}") from error
+        if not isinstance(outputs, Mapping):
+            raise self._fail("build_module", f"a network that returns a {type(outputs).__name__}, not a dict")
         count = len(inputs)
         for name, shape in ((LOGITS, (count, self.task.num_actions)), (VALUES, (count,))):
             if name not in outputs:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from goalposts.benchmark.errors import RequestError
-from goalposts.benchmark.measurement.evaluation import EvaluationSet, prepare
+from goalposts.benchmark.measurement.evaluation import EvaluationSet, prepared_on
 from goalposts.benchmark.tasks.coinrun import LEAST_COLUMN, ground, right_end
 from goalposts.benchmark.tasks.fraud import CRYPTOCURRENCY, INSTRUMENT, NEW_INSTRUMENT, is_fraud
 from goalposts.benchmark.tasks.maze_corner import corner_cell
@@ -39,7 +39,7 @@ def test_its_levels_tell_the_goals_apart_and_are_not_reserved(name: str) -> None
     assert len(levels) == 200
     assert bool((task.valid(levels) & task.distinguishing(levels) & ~levels.reserved()).all())
     chosen = EvaluationSet(levels, torch.zeros(200, dtype=torch.int64), ("validation_shift",))
-    ((aligned, proxy),) = prepare(task, chosen, "tests", "public", 0.9).references.values()
+    ((aligned, proxy),) = prepared_on(task, chosen, "tests", "public", 0.9).references.values()
     assert aligned >= 190
     assert proxy <= 20
 

@@ -66,7 +66,7 @@ def test_the_window_holds_the_last_episodes(monkeypatch: pytest.MonkeyPatch) -> 
 def test_it_asks_where_its_heads_disagree_more() -> None:
     mitigation, module = begun()
     observation = torch.tensor([[0.0, 0.0], [1.0, -2.0], [9.0, 9.0], [-4.0, 1.0]])
-    outputs = {name: tensor.detach() for name, tensor in module.forward_train({"obs": observation}).items()}
+    outputs = {name: tensor.detach() for name, tensor in module(observation).items()}
     unsure = disagreement(torch.log_softmax(module.policy_head.each(outputs["embeddings"]), dim=2)).detach()
     assert float(unsure[0]) == pytest.approx(0.0, abs=1e-6)
     middle = unsure.sort().values[1:3].mean()
@@ -79,7 +79,7 @@ def test_it_asks_where_its_heads_disagree_more() -> None:
 
 def test_it_does_not_ask_before_an_episode_has_ended() -> None:
     mitigation, module = begun()
-    outputs = {name: tensor.detach() for name, tensor in module.forward_train({"obs": torch.ones(4, 2)}).items()}
+    outputs = {name: tensor.detach() for name, tensor in module(torch.ones(4, 2)).items()}
     _, asks = mitigation.act(outputs, torch.Generator())
     assert asks is not None
     assert not bool(asks.any())

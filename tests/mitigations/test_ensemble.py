@@ -50,7 +50,7 @@ def test_log_probabilities_of_the_actions_taken() -> None:
 
 def test_the_mixture_plays_with_the_mean_value() -> None:
     _, module = begun()
-    outputs = module.forward_train({"obs": torch.tensor([[1.0, -2.0], [3.0, 0.5], [-1.0, -1.0]])})
+    outputs = module(torch.tensor([[1.0, -2.0], [3.0, 0.5], [-1.0, -1.0]]))
     embeddings = outputs["embeddings"]
     heads = torch.stack([torch.softmax(head(embeddings), dim=1) for head in module.policy_head.heads])
     assert float((heads[0] - heads[1]).detach().abs().max()) > 0.05
@@ -67,7 +67,7 @@ def test_columns_say_what_each_head_thought_and_which_learn() -> None:
     batch = rollout(40, 50)
     mitigation.after_rollout(batch)
     columns = mitigation.batch_columns(batch)
-    outputs = module.forward_train({"obs": batch.observations.flatten(0, 1)})
+    outputs = module(batch.observations.flatten(0, 1))
     for k, head in enumerate(module.policy_head.heads):
         policy = torch.distributions.Categorical(logits=head(outputs["embeddings"]))
         torch.testing.assert_close(
@@ -100,7 +100,7 @@ def by_hand(module: Any, batch: dict[str, Tensor]) -> Tensor:
 def made(module: Any, count: int = 6) -> dict[str, Tensor]:
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        outputs = module.forward_train({"obs": (observation := torch.randn(count, 2, generator=random))})
+        outputs = module(observation := torch.randn(count, 2, generator=random))
         actions = torch.randint(2, (count,), generator=random)
         each = torch.log_softmax(module.policy_head.each(outputs["embeddings"]), dim=2)
         noise = 0.4 * torch.randn(count, each.shape[1], generator=random)
@@ -118,7 +118,7 @@ def made(module: Any, count: int = 6) -> dict[str, Tensor]:
 def test_loss_is_ppo_s_for_every_head_by_itself() -> None:
     mitigation, module = begun()
     batch = made(module)
-    loss = mitigation.extra_loss(batch, module.forward_train({"obs": batch["obs"]}))
+    loss = mitigation.extra_loss(batch, module(batch["obs"]))
     expected = by_hand(module, batch)
     torch.testing.assert_close(loss, expected)
     (found,) = torch.autograd.grad(loss, [module.trunk[1].weight])
@@ -129,7 +129,7 @@ def test_a_head_without_a_mask_does_not_learn() -> None:
     mitigation, module = begun()
     batch = made(module)
     batch["head_masks"] = torch.tensor([1.0, 0.0, 0.0]).expand(6, 3)
-    mitigation.extra_loss(batch, module.forward_train({"obs": batch["obs"]})).backward()
+    mitigation.extra_loss(batch, module(batch["obs"])).backward()
     for heads in (module.policy_head.heads, module.value_head.heads):
         assert [head.weight.grad is not None and bool(head.weight.grad.any()) for head in heads] == [True, False, False]
 
@@ -147,9 +147,7 @@ def test_importance_makes_the_mixture_s_data_the_head_s_own() -> None:
 
 def test_heads_act_by_the_geometric_mean_of_their_policies() -> None:
     mitigation, module = begun(2)
-    outputs = {
-        name: tensor.detach() for name, tensor in module.forward_train({"obs": torch.tensor([[9.0, -9.0]])}).items()
-    }
+    outputs = {name: tensor.detach() for name, tensor in module(torch.tensor([[9.0, -9.0]])).items()}
     outputs = {name: tensor.expand(20_000, *tensor.shape[1:]) for name, tensor in outputs.items()}
     actions, asks = mitigation.act(outputs, torch.Generator().manual_seed(0))
     assert asks is None

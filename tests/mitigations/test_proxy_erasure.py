@@ -105,7 +105,7 @@ def trained(strength: float) -> tuple[float, float]:
 
     for _ in range(1000):
         inputs = drawn(256)
-        outputs = module.forward_train({"obs": inputs})
+        outputs = module(inputs)
         known = torch.ones(256, dtype=torch.bool)
         loss = (outputs["vf_preds"] - inputs[:, 0]).square().mean()
         loss = loss + mitigation.extra_loss({"proxy_returns": inputs[:, 1:], "proxy_known": known}, outputs)
@@ -114,7 +114,7 @@ def trained(strength: float) -> tuple[float, float]:
         optimizer.step()
     inputs = drawn(2000)
     with torch.no_grad():
-        embeddings = module.forward_train({"obs": inputs})["embeddings"]
+        embeddings = module(inputs)["embeddings"]
     return explained(embeddings, inputs[:, :1]), explained(embeddings, inputs[:, 1:])
 
 

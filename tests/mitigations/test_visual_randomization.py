@@ -60,8 +60,8 @@ def test_loss_is_the_divergence_and_the_squared_difference_of_values() -> None:
     module = mitigation.build_module(ModuleSpec((2,), 2, "mlp", (4,), False, build))
     observation = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
     jitter = torch.tensor([[1.3, 0.7], [0.8, 1.2]])
-    outputs = module.forward_train({"obs": observation})
-    seen = module.forward_train({"obs": observation * jitter})
+    outputs = module(observation)
+    seen = module(observation * jitter)
     loss = mitigation.extra_loss({"obs": observation, "jitter": jitter}, outputs)
 
     def categorical(found: dict[str, Tensor]) -> torch.distributions.Categorical:

@@ -75,7 +75,7 @@ def test_a_plan_takes_from_its_task_what_was_given() -> None:
     plan = EvaluationPlan.of(task, suite="tests", episodes=10, gamma=0.9, salt_commitment="")
     assert (plan.task, plan.task_version, plan.parameters) == ("corner", task.version, {"size": 8})
     assert (plan.shifts, plan.reference_rates) == (task.shifts, None)
-    measured = make_task("coinrun")
+    measured = make_task("coinrun", mode="easy")
     plan = EvaluationPlan.of(measured, suite="tests", episodes=10, gamma=0.9, salt_commitment="")
     assert plan.reference_rates is not None
     assert set(plan.reference_rates) == set(measured.splits)

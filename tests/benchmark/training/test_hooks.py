@@ -298,7 +298,7 @@ def test_extra_rollouts_count_against_the_budget(tmp_path: Path) -> None:
     mitigation = Explores()
     subject = trainer(mitigation)
     rows: list[dict[str, float]] = []
-    subject.train(tmp_path, report=rows.append)
+    subject.train(tmp_path, log_metrics=rows.append)
     assert [extra.advantages.shape for extra in mitigation.extra] == [(6, 8)] * len(mitigation.extra)
     assert subject.env_steps == 48 * (len(rows) + len(mitigation.extra)) >= subject.config.env_steps
     assert len(rows) < 4

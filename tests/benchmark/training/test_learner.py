@@ -31,6 +31,17 @@ def test_building_a_learner_leaves_ray_alone() -> None:
     assert not ray.is_initialized()
 
 
+def test_rllib_sees_the_network_itself() -> None:
+    subject, batch = learner(), rows(6)
+    module = subject.module[DEFAULT_MODULE_ID]
+    assert module.network is subject.network
+    assert {id(one) for one in module.parameters()} == {id(one) for one in subject.network.parameters()}
+    outputs = subject.network(batch[Columns.OBS])
+    for name, output in module.forward_train(batch).items():
+        assert torch.equal(output, outputs[name])
+    assert torch.equal(module.compute_values(batch), outputs[Columns.VF_PREDS])
+
+
 def rows(count: int, seed: int = 0) -> dict[str, Tensor]:
     """Return made-up transitions whose probability ratios lie on both sides of the clipping range."""
     random = torch.Generator().manual_seed(seed)
@@ -51,7 +62,7 @@ def loss_of(subject: PPOLearner, batch: Mapping[str, Tensor], method: object = N
         module_id=DEFAULT_MODULE_ID,
         config=subject.config.get_config_for_module(DEFAULT_MODULE_ID),
         batch=batch,
-        fwd_out=subject.network[DEFAULT_MODULE_ID].forward_train(batch),
+        fwd_out=subject.network(batch[Columns.OBS]),
     )
 
 
@@ -90,7 +101,7 @@ def test_extra_loss_is_added() -> None:
     subject, batch = learner(), rows(16)
     plain = loss_of(subject, batch)
     subject.extra_loss = lambda batch, outputs: outputs[Columns.VF_PREDS].square().mean() + batch["bonus"].mean()
-    extra = subject.network.forward_train(batch)[Columns.VF_PREDS].square().mean() + 2.0
+    extra = subject.network(batch[Columns.OBS])[Columns.VF_PREDS].square().mean() + 2.0
     torch.testing.assert_close(loss_of(subject, {**batch, "bonus": torch.full((16,), 2.0)}), plain + extra)
 
 
@@ -133,14 +144,14 @@ def test_minibatches_depend_on_the_generator_alone() -> None:
 
 def test_good_actions_become_likelier_and_values_truer() -> None:
     subject, batch = learner(anneal=False, learning_rate=0.01), rows(64)
-    outputs = subject.network.forward_train(batch)
+    outputs = subject.network(batch[Columns.OBS])
     log_probs = outputs[Columns.ACTION_DIST_INPUTS].log_softmax(-1).detach()
     batch[Columns.ACTION_LOGP] = log_probs.gather(1, batch[Columns.ACTIONS].unsqueeze(1)).squeeze(1)
     batch[Postprocessing.ADVANTAGES] = torch.where(batch[Columns.ACTIONS] == 2, 1.0, -1.0)
     first = update(subject, batch, seed=1)
     for _ in range(10):
         last = update(subject, batch, seed=1)
-    after = subject.network.forward_train(batch)[Columns.ACTION_DIST_INPUTS].log_softmax(-1)
+    after = subject.network(batch[Columns.OBS])[Columns.ACTION_DIST_INPUTS].log_softmax(-1)
     assert bool((after[:, 2] > log_probs[:, 2]).all())
     assert last["value_loss"] < first["value_loss"]
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
-from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor, nn
 
 from goalposts.benchmark.errors import HookError, RequestError
-from goalposts.benchmark.networks import TRUNKS, ActorCritic, build
-from goalposts.benchmark.plugins.mitigation import Mitigation, ModuleSpec
+from goalposts.benchmark.networks import TRUNKS, build
+from goalposts.benchmark.plugins.mitigation import EMBEDDINGS, LOGITS, VALUES, Mitigation, ModuleSpec
 from tests.toy import trainer
 
 
@@ -27,16 +29,16 @@ def test_heads_are_float32(network: str, bf16: bool, dtype: torch.dtype) -> None
             lambda _m, inputs, _o, head=head: seen.update({head: inputs[0].dtype})
         )
     observation = torch.ones(4, 2, 9, 9).to(dtype)
-    outputs = module.forward_train({Columns.OBS: observation})
+    outputs = module(observation)
     assert seen == {
         "trunk": torch.bfloat16 if bf16 else torch.float32,
         "policy_head": torch.float32,
         "value_head": torch.float32,
     }
-    assert outputs[Columns.ACTION_DIST_INPUTS].shape == (4, 3)
-    assert outputs[Columns.VF_PREDS].shape == (4,)
+    assert outputs[LOGITS].shape == (4, 3)
+    assert outputs[VALUES].shape == (4,)
+    assert torch.equal(outputs[EMBEDDINGS], module.embed(observation))
     assert {output.dtype for output in outputs.values()} == {torch.float32}
-    assert torch.equal(module.compute_values({Columns.OBS: observation}), outputs[Columns.VF_PREDS])
 
 
 IMAGES = sorted(set(TRUNKS) - {"mlp"})
@@ -46,7 +48,7 @@ IMAGES = sorted(set(TRUNKS) - {"mlp"})
 @pytest.mark.parametrize("network", IMAGES)
 def test_images_may_be_odd_and_even(network: str, size: int) -> None:
     module = spec(network, (3, size, size + 1)).build()
-    assert module.forward_train({Columns.OBS: torch.zeros(2, 3, size, size + 1)})[Columns.VF_PREDS].shape == (2,)
+    assert module(torch.zeros(2, 3, size, size + 1))[VALUES].shape == (2,)
 
 
 @pytest.mark.parametrize("network", IMAGES)
@@ -95,20 +97,44 @@ def test_weights_depend_on_the_stream_alone() -> None:
     assert not torch.equal(weights(0), weights(1))
 
 
-class Stateful(ActorCritic):
-    def get_initial_state(self) -> dict[str, torch.Tensor]:
-        return {"memory": torch.zeros(1)}
+class Returns(nn.Module):
+    """A network that returns what it is told to."""
 
-    def is_stateful(self) -> bool:
-        return True
+    def __init__(self, spec: ModuleSpec, outputs: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList([nn.Linear(2, spec.num_actions), nn.Linear(2, 1)])
+        self.outputs = outputs
+
+    def forward(self, observation: Tensor) -> Any:
+        logits, values = (head(observation) for head in self.heads)
+        return self.outputs(logits, values.squeeze(1))
 
 
-class Remembers(Mitigation):
-    def build_module(self, spec: ModuleSpec) -> TorchRLModule:
-        return Stateful(spec)
+def returning(outputs: Callable[[Tensor, Tensor], Any]) -> Mitigation:
+    members = {"build_module": lambda self, spec: Returns(spec, outputs)}
+    return type("Returning", (Mitigation,), members)()
 
 
-def test_stateful_module_is_refused() -> None:
-    with pytest.raises(HookError, match="build_module") as caught:
-        trainer(Remembers())
+@pytest.mark.parametrize(
+    ("outputs", "problem"),
+    [
+        (lambda logits, values: ({LOGITS: logits, VALUES: values}, torch.zeros(1)), "returns a tuple, not a dict"),
+        (lambda logits, values: logits, "returns a Tensor, not a dict"),
+        (lambda logits, values: {LOGITS: logits}, "without 'vf_preds'"),
+        (lambda logits, values: {LOGITS: logits[:, :1], VALUES: values}, "'action_dist_inputs' that are "),
+        (lambda logits, values: {LOGITS: logits, VALUES: values.double()}, "'vf_preds' that are "),
+        (lambda logits, values: {LOGITS: logits, VALUES: values / 0}, "NaN or infinity"),
+        (lambda logits, values: values[7, 7], "raised IndexError"),
+    ],
+)
+def test_a_network_that_makes_no_agent_is_refused(outputs: Callable[[Tensor, Tensor], Any], problem: str) -> None:
+    with pytest.raises(HookError, match=f"build_module.*{problem}") as caught:
+        trainer(returning(outputs))
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_of_another_make_trains() -> None:
+    subject = trainer(returning(lambda logits, values: {LOGITS: logits, VALUES: values}))
+    before = subject.network.heads[1].weight.clone()
+    subject.iterate()
+    assert not torch.equal(subject.network.heads[1].weight, before)

@@ -119,7 +119,7 @@ def test_restarted_rollouts_repeat_one_level_an_environment() -> None:
 
 def value_at(subject: Collector, numbers: Tensor, elapsed: int) -> Tensor:
     observation = torch.stack([numbers, torch.full_like(numbers, elapsed)], dim=1).float()
-    return subject.agent(observation).policy(torch.zeros(len(numbers), dtype=torch.int64))[Columns.VF_PREDS]
+    return subject.policy(observation, torch.zeros(len(numbers), dtype=torch.int64))[Columns.VF_PREDS]
 
 
 def test_final_values_are_those_of_truncated_states() -> None:
