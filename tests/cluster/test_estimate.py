@@ -9,7 +9,7 @@ from goalposts.cluster import estimate as estimates
 
 def test_the_estimate_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {"corner": 1000.0, "fraud": 4000.0}
-    monkeypatch.setattr(estimates, "measured_rate", lambda plan, device: rates[plan.task])
+    monkeypatch.setattr(estimates, "measured_rate", lambda cell: rates[cell.key.task])
     monkeypatch.setattr(estimates.os, "sched_getaffinity", lambda _pid: set(range(4)), raising=False)
     suite = get_suite("quick")
     cells = cells_of(suite, Selection(seeds=1, mitigations=("none",)), device="cpu", salt_commitment="x")
@@ -22,5 +22,10 @@ def test_the_estimate_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_rate_is_measured() -> None:
-    plan = next(plan for plan in get_suite("smoke").tasks if plan.task == "fraud")
-    assert estimates.measured_rate(plan, "cpu") > 100
+    (cell,) = cells_of(
+        get_suite("smoke"),
+        Selection(tasks=("fraud",), seeds=1, mitigations=("none",)),
+        device="cpu",
+        salt_commitment="x",
+    )
+    assert estimates.measured_rate(cell) > 100

@@ -23,7 +23,7 @@ from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.tasks.task import Task
 from goalposts.cluster import tuning
 from goalposts.cluster.tuning import TOGETHER, StudyPlan, Tuned, counted, objective, open_study, plan_tuning, tune
-from tests.cluster.helpers import TINY, job
+from tests.cluster.helpers import TINY, folder_of, job
 from tests.results.factory import record, split
 
 SEARCHES = """
@@ -116,7 +116,7 @@ def test_the_first_trial_is_the_suite_s_own_with_the_defaults(searches: str, tmp
     assert study.trials[0].params == plan.defaults
     first = run.calls[0][0]
     assert first.hyperparameters == {"size": 4, "rate": 1.0, "kind": "a", "other": 3}
-    assert first.plan.training == TINY
+    assert first.training == TINY
     assert tuned.default_value == pytest.approx(by_rate(first))
 
 
@@ -134,9 +134,8 @@ def test_parameters_reach_the_cells_and_come_back_in_the_suite_s_form(searches: 
     again = MitigationPlan.model_validate_json(in_suite.model_copy(update={"study": "s"}).model_dump_json())
     suite = two_tasks().model_copy(update={"mitigations": (again,)})
     in_run = cells_of(suite, Selection(), device="cpu", salt_commitment="c")[0]
-    assert in_run.plan.training.learning_rate == training.learning_rate
-    assert (in_run.selection, in_run.study, in_run.selects) == ("validation_shift", "s", None)
-    assert "selects" not in in_run.config["evaluation"]
+    assert in_run.training.learning_rate == training.learning_rate
+    assert (in_run.selection, in_run.study, in_run.evaluation.selects) == ("validation_shift", "s", None)
 
 
 def test_what_the_suite_gives_a_mitigation_is_kept(searches: str) -> None:
@@ -330,9 +329,9 @@ def test_no_test_shift_and_no_evaluation_level_is_looked_at(
     ((cell,),) = plan.steps(plan.defaults)
     outcome = run_cell(job(cell, tmp_path))
     assert outcome.status == "done", outcome
-    found = read(cell.folder(tmp_path) / "record.json")
+    found = read(folder_of(cell, tmp_path).record)
     assert set(found.splits) == {"in_distribution", selection}
-    assert (found.selection, found.config["evaluation"]["selects"]) == (selection, selection)
+    assert (found.selection, found.config.evaluation.selects) == (selection, selection)
     assert found.regret is not None
     assert found.splits["in_distribution"].aligned_reference == 1.0
     if selection == "validation_shift":
