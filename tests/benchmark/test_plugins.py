@@ -8,10 +8,10 @@ import pytest
 
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.loading import MITIGATIONS, registered
-from goalposts.benchmark.plugins import registry as plugins
 from goalposts.benchmark.plugins.knowledge import Knowledge
 from goalposts.benchmark.plugins.mitigation import Mitigation
 from goalposts.benchmark.plugins.registry import load_plugin
+from goalposts.benchmark.sources import OURS, source_files, source_sha256
 
 GOOD = """
 from goalposts import Knowledge, Mitigation
@@ -155,11 +155,11 @@ def test_the_sha256_covers_what_the_plugin_imports_of_its_package_and_no_more(
     (package / "unrelated.py").write_text("Z = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     cls = importlib.import_module("lab_package.mine").Mine
-    before = plugins._source_sha256(cls)
+    before = source_sha256(cls, Mitigation)
     (package / "unrelated.py").write_text("Z = 2\n")
-    assert plugins._source_sha256(cls) == before
+    assert source_sha256(cls, Mitigation) == before
     (package / "deeper.py").write_text("Y = 2\n")
-    assert plugins._source_sha256(cls) != before
+    assert source_sha256(cls, Mitigation) != before
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_the_sha256_covers_what_the_plugin_imports_of_its_package_and_no_more(
     ],
 )
 def test_the_sha256_of_a_built_in_mitigation_covers_its_own_folder_alone(name: str, files: set[str]) -> None:
-    found = plugins.source_files(load_plugin(name).cls)
-    assert set(found) == {f"{plugins.OURS}.{file}".rstrip(".") for file in files}
+    found = source_files(load_plugin(name).cls, Mitigation)
+    assert set(found) == {f"{OURS}.{file}".rstrip(".") for file in files}
 
 
 def test_the_sha256_covers_a_base_class_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

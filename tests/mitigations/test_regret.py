@@ -63,7 +63,7 @@ def corridor(distance: int) -> CornerLevels:
 def test_oracle_regret_of_who_fails_is_the_discount_of_the_last_step_but_one(distance: int) -> None:
     given = context(make_task("corner", size=7), Knowledge.PLANNER)
     levels = corridor(distance)
-    failed = episode_returns(torch.zeros(6, 1), torch.zeros(6, 1, dtype=torch.bool), given.gamma)
+    failed = episode_returns(torch.zeros(6, 1), torch.zeros(6, 1, dtype=torch.bool), given.training.gamma)
     batch = rollout(6, 1, levels=levels)
     assert oracle(given, batch, failed).item() == pytest.approx(0.9 ** (distance - 1))
 
@@ -76,5 +76,5 @@ def test_oracle_regret_of_who_takes_the_shortest_path_is_zero(distance: int) -> 
     env.reset(corridor(distance))
     steps = [env.step(torch.tensor([task.actions.index("right")])) for _ in range(distance)]
     rewards = torch.stack([step.events[:, 0].float() for step in steps])
-    returns = episode_returns(rewards, torch.stack([step.terminated for step in steps]), given.gamma)
+    returns = episode_returns(rewards, torch.stack([step.terminated for step in steps]), given.training.gamma)
     assert oracle(given, rollout(levels=corridor(distance)), returns).item() == pytest.approx(0.0, abs=1e-6)
