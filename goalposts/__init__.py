@@ -1,13 +1,15 @@
 """Goalposts: a benchmark of training mitigations for goal misgeneralization.
 
 This facade is all that plugins, tasks of one's own and notebooks need to import. What it offers is loaded when it is
-first used, so that the command line starts at once.
+first used, so that the command line starts at once. Gymnasium knows the tasks wherever both are imported.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from goalposts.benchmark.tasks.gymnasium_ids import register_once_imported
 
 if TYPE_CHECKING:
     from goalposts.benchmark.agent import Agent
@@ -134,6 +136,8 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 """Where each public name lives."""
+
+register_once_imported()
 
 
 def __getattr__(name: str) -> Any:
