@@ -191,7 +191,7 @@ class RunFolder:
                         "another with --out."
                     )
                 self._note(suite_id, cells, suite)
-            except (PermissionError, FileExistsError, NotADirectoryError) as error:
+            except OSError as error:
                 raise RequestError(
                     f"Output folder {str(self.path)!r} cannot be written ({error.strerror}); choose another with --out."
                 ) from error

@@ -15,6 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import goalposts
+from goalposts.benchmark.catalogue import kept_task_cards
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.tasks.gymnasium_env import GoalpostsEnv, GoalpostsVectorEnv
 from goalposts.benchmark.tasks.registry import make_task
@@ -300,8 +301,10 @@ def test_gymnasium_collects_frames() -> None:
 
 
 def test_environments_are_those_of_the_tasks() -> None:
-    """A new task, or a new version of one, has its line in ``goalposts.ENVIRONMENTS`` as well."""
-    assert {name: f"{task.__name__}-v{task.version}" for name, task in TASKS.items()} == goalposts.ENVIRONMENTS
+    """A new task, or a new version of one, is in the catalogue as well."""
+    known = {name: card.gymnasium_id for name, card in kept_task_cards().items()}
+    assert known == {name: environment_id(name) for name in TASKS}
+    assert {gym.registry[one].kwargs["task"] for one in known.values()} == set(TASKS)
 
 
 def test_registering_again_changes_nothing(task_id: str) -> None:
@@ -310,17 +313,26 @@ def test_registering_again_changes_nothing(task_id: str) -> None:
     assert gym.registry[environment_id(task_id)] is before
 
 
-@pytest.mark.parametrize("first", ["import goalposts, gymnasium", "import gymnasium, goalposts"])
+PROBED = "import goalposts, importlib.util\nimportlib.util.find_spec('gymnasium')\nimport gymnasium"
+
+
+@pytest.mark.parametrize("first", ["import goalposts, gymnasium", "import gymnasium, goalposts", PROBED])
 def test_the_facade_registers_without_loading_the_tasks(first: str) -> None:
     program = (
         f"import sys\n{first}\n"
-        "print(sorted({'torch', 'ray', 'mlflow', 'pydantic', 'goalposts.benchmark.tasks'} & set(sys.modules)))\n"
+        "print(sorted({'torch', 'ray', 'mlflow', 'goalposts.benchmark.tasks.task'} & set(sys.modules)))\n"
         "env = gymnasium.make('goalposts/Corner-v1', size=5)\n"
         "envs = gymnasium.make_vec('goalposts/Fraud-v1', num_envs=2, split='in_distribution')\n"
         "print(env.reset(seed=0)[0].shape, envs.reset(seed=0)[0].shape[0])\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n(2, 9, 9) 2\n"
+
+
+def test_the_facade_does_not_load_gymnasium() -> None:
+    program = "import sys, goalposts\nprint({'gymnasium', 'numpy', 'pydantic'} & set(sys.modules))\n"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"
 
 
 def test_can_be_made_without_an_import_of_one_s_own() -> None:
