@@ -18,7 +18,7 @@ from goalposts.benchmark.tasks.levels import Levels
 from goalposts.benchmark.tasks.monsters import Monsters
 from goalposts.benchmark.tasks.registry import make_task
 from goalposts.benchmark.tasks.task import Task
-from goalposts.benchmark.tasks.vocabulary import PLANNING_GAMMA, CertificateClass, Goal
+from goalposts.benchmark.tasks.vocabulary import PLANNING_GAMMA, CertificateClass, EvaluationTraits, Goal
 from tests.small import TASKS, TENSOR_TASKS
 from tests.toy import Toy, ToyEnv, ToyLevels
 
@@ -165,7 +165,7 @@ class Lane(Toy):
     actions = ("left", "right")
     time_limit = 8
     has_editor = False
-    settled_by_first_event = True
+    evaluation_traits = EvaluationTraits(settled_by_first_event=True)
     proxy_steps = 6
     """On the shift."""
 
