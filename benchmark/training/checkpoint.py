@@ -55,6 +55,8 @@ def _pointer(name: str, digest: str, env_steps: int) -> dict[str, Any]:
 
 def _latest(folder: Path) -> tuple[dict[str, Any], Path]:
     """Return the pointer to the newest checkpoint, and the path of that checkpoint's file."""
+    if folder.is_symlink():
+        raise CorruptFileError(f"it is a link to {str(folder.readlink())!r}")
     latest: dict[str, Any] = json.loads(read_regular_text(folder / _POINTER, MOST_POINTER_BYTES))
     return latest, folder / Path(latest["file"]).name
 
@@ -89,7 +91,7 @@ def _load(folder: Path, keys: Collection[str] | None) -> Loaded | None:
         if latest != _pointer(path.name, digest, env_steps):
             raise CorruptFileError("it or its step count does not match its checksum")
         return parse_state(content, keys), env_steps, digest
-    except (CorruptFileError, OSError, ValueError, KeyError, TypeError) as error:
+    except (CorruptFileError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptFileError(f"The checkpoint in {str(folder)!r} cannot be read: {error}.") from error
 
 
@@ -97,7 +99,7 @@ def file_checksum(folder: Path) -> str | None:
     """Return the SHA-256 of the folder's checkpoint file in its present state. None if there is no such file."""
     try:
         return file_sha256(_latest(folder)[1])
-    except (OSError, ValueError, KeyError, TypeError, CorruptFileError):
+    except (CorruptFileError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

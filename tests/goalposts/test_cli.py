@@ -1,4 +1,4 @@
-"""The command line, through a subprocess, as a user meets it."""
+"""The command line as a user meets it: wrong requests, dry runs, lists and the README's example."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.goalposts.conftest import Run
+
 ROOT = Path(__file__).parents[2]
 
 
-def goalposts(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def in_a_fresh_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "goalposts", *arguments],
         capture_output=True,
@@ -64,8 +66,11 @@ PLUGINS = {
         (("run", "quick", "--sedes", "3"), "No such option: --sedes"),
         (("run", "quick", "--max-disk", "-1"), "--max-disk is -1.0"),
         (("run", "coinrun-laptop", "--task", "coinrn"), "Did you mean 'coinrun'?"),
-        (("certify", "coinrun", "--set", "mode=medium"), "has no mode 'medium'. Known: easy, hard."),
-        (("play", "maze_corner", "--set", "pixels=48"), "has no picture of 48 pixels"),
+        (
+            ("certify", "coinrun", "--set", "mode=medium"),
+            "does not take mode='medium': Input should be 'easy' or 'hard'",
+        ),
+        (("play", "maze_corner", "--set", "pixels=48"), "does not take pixels=48: Input should be 64 or 32"),
         (("tune", "none", "--suite", "quik"), "Did you mean 'quick'?"),
         (("tune", "nine", "--suite", "quick"), "Did you mean 'none'?"),
         (("tune", "none", "--suite", "quick", "--task", "corne"), "Did you mean 'corner'?"),
@@ -74,7 +79,9 @@ PLUGINS = {
         (("list", "agents"), "'agents' is not one of"),
     ],
 )
-def test_a_wrong_request_is_one_line_and_exit_2(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_a_wrong_request_is_one_line_and_exit_2(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, goalposts: Run
+) -> None:
     for name, source in PLUGINS.items():
         (tmp_path / name).write_text(source)
     arguments = tuple(argument.format(tmp=tmp_path) for argument in arguments)
@@ -87,38 +94,39 @@ def test_a_wrong_request_is_one_line_and_exit_2(arguments: tuple[str, ...], mess
 def test_games_without_their_wheel_are_one_line_and_other_tasks_work(tmp_path: Path) -> None:
     (tmp_path / "procgen.py").write_text("raise ImportError('no wheel for this Python')")
     paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    refused = one_line(goalposts("certify", "coinrun", "--levels", "100", PYTHONPATH=paths))
+    refused = one_line(in_a_fresh_process("certify", "coinrun", "--levels", "100", PYTHONPATH=paths))
     assert "need the package procgen-mirror 0.10.7, which cannot be imported (no wheel for this Python)" in refused
-    played = goalposts("play", "corner", "--episodes", "1", PYTHONPATH=paths)
+    played = in_a_fresh_process("play", "corner", "--episodes", "1", PYTHONPATH=paths)
     assert played.returncode == 0, played.stderr
 
 
 def test_states_of_another_procgen_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "other.py").write_text(
         "from goalposts.benchmark.tasks.procgen import state\nstate.VERSION = 1\n"
-        "from goalposts.benchmark.tasks.coinrun import CoinRun\n"
+        "from goalposts.benchmark.tasks.coinrun import CoinRun\nclass Other(CoinRun):\n    id = 'other_coinrun'\n"
     )
-    refused = one_line(goalposts("play", f"{tmp_path / 'other.py'}:CoinRun"))
+    refused = one_line(in_a_fresh_process("play", f"{tmp_path / 'other.py'}:Other"))
     assert "serialization version 0, this Goalposts reads 1; install procgen-mirror 0.10.7" in refused
 
 
-def test_a_folder_of_another_suite_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_another_suite_is_refused(tmp_path: Path, goalposts: Run) -> None:
     (tmp_path / ".lock").touch()
     (tmp_path / "run.json").write_text(json.dumps({"suite": "grid-v1", "cells": {}}))
     assert "belongs to suite 'grid-v1'" in one_line(goalposts("run", "quick", "--out", str(tmp_path)))
 
 
-def test_a_short_salt_is_refused(tmp_path: Path) -> None:
-    result = goalposts("run", "quick", "--out", str(tmp_path / "out"), GOALPOSTS_EVAL_SALT="secret")
+def test_a_short_salt_is_refused(tmp_path: Path, goalposts: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOALPOSTS_EVAL_SALT", "secret")
+    result = goalposts("run", "quick", "--out", str(tmp_path / "out"))
     assert "openssl rand -hex 16" in one_line(result)
 
 
 def test_a_gpu_share_without_a_gpu_is_refused(tmp_path: Path) -> None:
     arguments = ("run", "quick", "--gpus-per-cell", "0.5", "--out", str(tmp_path / "out"))
-    assert "has no CUDA device" in one_line(goalposts(*arguments, CUDA_VISIBLE_DEVICES=""))
+    assert "has no CUDA device" in one_line(in_a_fresh_process(*arguments, CUDA_VISIBLE_DEVICES=""))
 
 
-def test_an_unreachable_ray_address_is_refused(tmp_path: Path) -> None:
+def test_an_unreachable_ray_address_is_refused(tmp_path: Path, goalposts: Run) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -126,7 +134,7 @@ def test_an_unreachable_ray_address_is_refused(tmp_path: Path) -> None:
     assert f"Ray address {address!r} cannot be reached" in one_line(result)
 
 
-def test_a_port_that_answers_but_is_no_ray_cluster_is_refused(tmp_path: Path) -> None:
+def test_a_port_that_answers_but_is_no_ray_cluster_is_refused(tmp_path: Path, goalposts: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=lambda: [server.accept() for _ in range(1000)], daemon=True).start()
         address = f"127.0.0.1:{server.getsockname()[1]}"
@@ -134,7 +142,7 @@ def test_a_port_that_answers_but_is_no_ray_cluster_is_refused(tmp_path: Path) ->
         assert f"Ray address {address!r}" in one_line(result)
 
 
-def test_dry_run_prints_the_matrix_and_writes_nothing(tmp_path: Path) -> None:
+def test_dry_run_prints_the_matrix_and_writes_nothing(tmp_path: Path, goalposts: Run) -> None:
     result = goalposts("run", "quick", "--dry-run", "--out", str(tmp_path / "out"))
     assert result.returncode == 0
     lines = result.stdout.splitlines()
@@ -145,7 +153,7 @@ def test_dry_run_prints_the_matrix_and_writes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["tasks", "mitigations", "suites"])
-def test_lists_are_clean_json(what: str) -> None:
+def test_lists_are_clean_json(what: str, goalposts: Run) -> None:
     result = goalposts("list", what, "--json")
     assert result.returncode == 0
     assert len(json.loads(result.stdout)) >= 2
@@ -158,7 +166,7 @@ def test_the_readme_shows_the_example_plugin() -> None:
     assert "<!--" not in readme
 
 
-def test_the_example_plugin_is_accepted() -> None:
+def test_the_example_plugin_is_accepted(goalposts: Run) -> None:
     plugin = f"{ROOT / 'examples' / 'a_tenth.py'}:ATenth"
     result = goalposts("run", "smoke", "--mitigation", plugin, "--task", "fraud", "--dry-run")
     assert result.returncode == 0

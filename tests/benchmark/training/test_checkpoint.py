@@ -169,7 +169,11 @@ def link_folder(folder: Path) -> None:
     folder.symlink_to("elsewhere")
 
 
-@pytest.mark.parametrize("damage", [reset_steps, link_pointer, pipe_pointer, endless_file, link_folder])
+def deep_pointer(folder: Path) -> None:
+    (folder / "latest.json").write_text("[" * 9_000)
+
+
+@pytest.mark.parametrize("damage", [reset_steps, link_pointer, pipe_pointer, endless_file, link_folder, deep_pointer])
 def test_a_forged_checkpoint_is_set_aside(tmp_path: Path, damage: Any) -> None:
     folder = tmp_path / "checkpoint"
     checkpoint.save(folder, STATE, 128)
