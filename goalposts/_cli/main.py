@@ -92,7 +92,7 @@ def main() -> None:
     except TyperException as error:
         context = getattr(error, "ctx", None)
         path = "goalposts" if context is None else context.command_path
-        code = _complain(f"{error.format_message()} Try '{path} --help'.")
+        code = _complain(f"{_misuse(error)} Try '{path} --help'.")
     except (RequestError, CorruptFileError) as error:
         code = _complain(str(error))
     except GoalpostsError as error:
@@ -118,6 +118,17 @@ def main() -> None:
         resumes = arguments[0] in RESUMABLE
         err.print("Interrupted." + " The same command resumes from the last checkpoints." * resumes)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _misuse(error: TyperException) -> str:
+    """Return what is wrong with the arguments, as sentences. A value that breaks a rule is named."""
+    from pydantic import ValidationError
+
+    rule = error.format_message().replace("Value error, ", "").removesuffix(".")
+    cause = error.__cause__
+    if isinstance(cause, ValidationError) and repr(given := str(cause.errors()[0]["input"])) not in rule:
+        rule += f", not {given!r}"
+    return f"{rule}."
 
 
 def _complain(message: str) -> int:

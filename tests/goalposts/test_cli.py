@@ -56,7 +56,7 @@ PLUGINS = {
         (("run", "quick", "--mitigation", "{tmp}/other.py:Othr"), "Did you mean 'Other'?"),
         (("run", "quick", "--mitigation", "{tmp}/other.py:Other"), "must be a subclass of goalposts.Mitigation"),
         (("run", "quick", "--mitigation", "{tmp}/greedy.py:Greedy"), "'omniscience' is not a valid Knowledge"),
-        (("run", "quick", "--seeds", "0"), "0 is not in the range 1<=x<=1000"),
+        (("run", "quick", "--seeds", "0"), "should be greater than or equal to 1, not '0'. Try"),
         (("run", "quick", "--alpha", "2"), "in [0, 1]"),
         (("run", "quick", "--gpus-per-cell", "-1"), "--gpus-per-cell is -1.0"),
         (("run", "quick", "--out", "/proc/goalposts"), "cannot be written"),
