@@ -20,6 +20,21 @@ TINY = TrainingConfig(
     env_steps=2048, num_envs=32, num_steps=16, minibatch_size=256, num_epochs=1, hidden_sizes=(8,), bf16=False
 )
 """Four iterations."""
+STOPS_ONCE = """
+from pathlib import Path
+from goalposts import Mitigation
+
+class Stops(Mitigation):
+    rollouts = 0
+
+    def after_rollout(self, rollout):
+        self.rollouts += 1
+        marker = Path(__file__).with_name("go-on")
+        if self.rollouts == 3 and not marker.exists():
+            marker.touch()
+            raise OSError("the machine stopped")
+"""
+"""A plugin that stops in the third iteration, the first time it runs."""
 
 
 def tiny_suite() -> Suite:

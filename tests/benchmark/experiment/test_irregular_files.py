@@ -8,22 +8,7 @@ from pathlib import Path
 
 from goalposts.benchmark.experiment.run_cell import finished_record, run_cell
 from goalposts.benchmark.experiment.run_folder import RunFolder
-from tests.cluster.helpers import folder_of, job, tiny_cell
-
-STOPS_ONCE = """
-from pathlib import Path
-from goalposts import Mitigation
-
-class Stops(Mitigation):
-    rollouts = 0
-
-    def after_rollout(self, rollout):
-        self.rollouts += 1
-        marker = Path(__file__).with_name("go-on")
-        if self.rollouts == 3 and not marker.exists():
-            marker.touch()
-            raise OSError("the machine stopped")
-"""
+from tests.cluster.helpers import STOPS_ONCE, folder_of, job, tiny_cell
 
 
 def test_rows_that_cannot_be_read_are_dropped_when_a_cell_goes_on(tmp_path: Path) -> None:

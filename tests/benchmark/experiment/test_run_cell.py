@@ -15,22 +15,7 @@ from goalposts.benchmark.experiment.record import Commit, Machine
 from goalposts.benchmark.experiment.run_cell import Job, finished_record, run_cell
 from goalposts.benchmark.experiment.run_folder import RunFolder
 from goalposts.benchmark.measurement.plan import salt_commitment
-from tests.cluster.helpers import evaluated, folder_of, job, record_json, tiny_cell
-
-STOPS_ONCE = """
-from pathlib import Path
-from goalposts import Mitigation
-
-class Stops(Mitigation):
-    rollouts = 0
-
-    def after_rollout(self, rollout):
-        self.rollouts += 1
-        marker = Path(__file__).with_name("go-on")
-        if self.rollouts == 3 and not marker.exists():
-            marker.touch()
-            raise OSError("the machine stopped")
-"""
+from tests.cluster.helpers import STOPS_ONCE, evaluated, folder_of, job, record_json, tiny_cell
 
 NOT_A_NUMBER = """
 import torch
