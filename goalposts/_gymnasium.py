@@ -16,7 +16,7 @@ NAME = "gymnasium"
 
 
 class _WhenImported(MetaPathFinder):
-    """Finds Gymnasium where it is, once, and registers the tasks after its import."""
+    """Finds Gymnasium where it is, and registers the tasks after its import. To look for it alone changes nothing."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -24,12 +24,16 @@ class _WhenImported(MetaPathFinder):
         if fullname != NAME:
             return None
         sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(NAME)
+        try:
+            spec = importlib.util.find_spec(NAME)
+        finally:
+            sys.meta_path.insert(0, self)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_register(module: ModuleType) -> None:
                 execute(module)
+                sys.meta_path.remove(self)
                 _register()
 
             spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]

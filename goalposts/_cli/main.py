@@ -128,7 +128,7 @@ def _misuse(error: TyperException) -> str:
     cause = error.__cause__
     if isinstance(cause, ValidationError) and repr(given := str(cause.errors()[0]["input"])) not in rule:
         rule += f", not {given!r}"
-    return f"{rule}."
+    return rule if rule.endswith("?") else f"{rule}."
 
 
 def _complain(message: str) -> int:

@@ -304,7 +304,7 @@ def test_a_checkpoint_that_the_record_does_not_name_is_refused(folder: Path, tmp
     with torch.no_grad():
         other.network.policy_head.bias[0] += 1.0
     (tmp_path / "record.json").write_bytes((folder / "record.json").read_bytes())
-    with pytest.raises(RequestError, match="has no checkpoint any more"):
+    with pytest.raises(RequestError, match="no longer has a checkpoint"):
         load_agent(tmp_path)
     checkpoint.save(tmp_path / "checkpoint", other.state_dict(), other.env_steps)
     with pytest.raises(RequestError, match="is not the one its record names"):

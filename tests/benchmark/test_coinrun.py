@@ -145,6 +145,7 @@ def named(task: CoinRun, levels: ProcgenLevels, who: str) -> list[int]:
     return play(task, levels, policy).outcome.bincount(minlength=4).tolist()
 
 
+@pytest.mark.slow
 def test_the_controller_seeks_what_it_is_told_to(task: CoinRun, splits: dict[str, ProcgenLevels]) -> None:
     seeking = named(task, splits[BEHIND_AGENT], "aligned")
     running = named(task, splits[BEHIND_AGENT], "right_end")
@@ -153,6 +154,7 @@ def test_the_controller_seeks_what_it_is_told_to(task: CoinRun, splits: dict[str
     assert running[PROXY] >= COUNT / 2
 
 
+@pytest.mark.slow
 def test_at_the_end_coin_and_right_end_are_one_event(task: CoinRun, splits: dict[str, ProcgenLevels]) -> None:
     """Told to run to the right end, the controller collects the coin that lies there."""
     counts = named(task, splits[BENIGN_SHIFT], "right_end")

@@ -61,7 +61,7 @@ def test_another_machine_with_the_same_code_is_taken(changes: dict[str, Any]) ->
 def test_all_source_files_are_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: dict[str, Any] = {}
     monkeypatch.setattr(module, "files_sha256", lambda files: hashed.update(files) or "")
-    module._source_sha256()
+    module.package_sha256(PACKAGE)
     expected = {
         f"{folder}{path.relative_to(PACKAGE / folder).as_posix()}"
         for folder in ("", "benchmark/", "cluster/", "mitigations/", "results/", "_cli/")

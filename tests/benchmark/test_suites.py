@@ -10,6 +10,7 @@ import pytest
 import tomli_w
 from pydantic import ValidationError
 
+import goalposts.results
 from goalposts.benchmark.canonical import content_sha256
 from goalposts.benchmark.errors import RequestError
 from goalposts.benchmark.experiment import suite as suites
@@ -28,7 +29,7 @@ from goalposts.benchmark.plugins.registry import load_plugin
 from goalposts.benchmark.tasks.registry import make_task
 from tests.small import TASKS
 
-STUDIES = Path(suites.__file__).parents[1] / "studies"
+STUDIES = Path(goalposts.results.__file__).with_name("studies")
 CONTENTS = {
     "coinrun-laptop-v1": "0d231dc7251a4e359a092aec3b05e8ef9f5c0c95bc7017f791ec87b318a2b288",
     "coinrun-laptop-v2": "fbbbd5721ecdb4ae2d6eb34366b0ed1ef94af93682bf97fa4da80fd77615eae9",
@@ -177,7 +178,7 @@ def test_what_is_shown_is_read_as_the_same_suite(suite_id: str, tmp_path: Path) 
     [
         ("seeds = 2", "seeds = 0", 5, "seeds: Input should be greater than 0"),
         ("seeds = 2", 'seeds = "two"', 5, "seeds: Input should be a valid integer"),
-        ("seeds = 2", "seed = 2", 1, "seeds: Field required"),
+        ("seeds = 2", "seed = 2", 5, "seed: Extra inputs are not permitted"),
         ("version = 1", "version = 1\ncolour = 'red'", 3, "colour: Extra inputs are not permitted"),
         ("[0.0, 1.0]", "[0.0, 1.5]", 4, "alphas.1: Input should be less than or equal to 1"),
         ("[0.0, 1.0]", "[]", 4, "alphas: Tuple should have at least 1 item"),
@@ -200,11 +201,11 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, was: str, instead: str
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (OWN.replace("seeds = 2", "seeds = "), r"is no TOML: .*line 5"),
+        (OWN.replace("seeds = 2", "seeds = "), r"is not valid TOML: .*line 5"),
         (OWN.replace('task = "fraud"', 'task = "corner"'), "has the task 'corner' twice"),
         (OWN + '[[mitigations]]\nname = "none"\n', "has the mitigation 'none' twice"),
         (OWN.replace('"own"', '"quick"'), "calls itself 'quick-v1', which is released with other contents"),
-        ("x = " + "[" * 5000, "nested too deeply|is no TOML"),
+        ("x = " + "[" * 5000, "nested too deeply|is not valid TOML"),
         ("x = '" + "x" * suites.MOST_BYTES + "'", "bytes"),
     ],
 )

@@ -30,6 +30,7 @@ from tests.small import TASKS, TENSOR_TASKS, parameters
 
 EPISODES = 1000
 GAMMA = 0.99
+LONG_PLANS = ("keys_and_chests", "monsters")
 
 
 def small_task(task_id: str) -> Task[Any]:
@@ -39,11 +40,15 @@ def small_task(task_id: str) -> Task[Any]:
 def each(names: Iterable[str]) -> list[Any]:
     """Return parameters of a fixture that keep a task's tests together, so that what they share is prepared once.
 
-    Full views show the levels of another task whole: ``make test`` leaves them out.
+    ``make test`` leaves some tasks out: full views, which show the levels of another task whole, and tasks whose plans
+    take long. Those have tests of their own.
     """
 
     def marks(name: str) -> list[pytest.MarkDecorator]:
-        return [pytest.mark.xdist_group(name), *([pytest.mark.slow] if name.endswith("_full") else [])]
+        return [
+            pytest.mark.xdist_group(name),
+            *([pytest.mark.slow] if name.endswith("_full") or name in LONG_PLANS else []),
+        ]
 
     return [pytest.param(name, marks=marks(name)) for name in sorted(names)]
 

@@ -122,8 +122,8 @@ def test_a_built_in_task_s_cell_has_no_hash() -> None:
     [
         (MINE.replace('"mine"', '"fraud"'), "Mine", "has the id 'fraud', which is registered; give it another id"),
         (MINE, "Yours", "Unknown class of '.*mine.py' 'Yours'"),
-        (MINE, "MineParameters", "is no task; subclass goalposts.Task"),
-        ("number = 3\n", "number", "is no task"),
+        (MINE, "MineParameters", "is not a task; subclass goalposts.Task"),
+        ("number = 3\n", "number", "is not a task"),
         ("import nothing_of_the_kind\n", "Mine", "does not import"),
         ("from goalposts import Task\nclass Mine(Task):\n    id = 'mine'\n", "Mine", "lacks .*case.*; add them"),
         (MINE + "    goals = Fraud.goals[:1]\n", "Mine", r"has goals \['aligned'\]; give one aligned goal"),

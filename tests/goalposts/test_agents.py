@@ -61,11 +61,11 @@ def test_an_exported_agent_is_evaluated_to_the_counts_of_its_record(
 
 def test_counts_that_are_not_the_record_s_exit_with_1(cell_folder: Path, tmp_path: Path, goalposts: Run) -> None:
     record = records.read(cell_folder / "record.json")
-    split = record.splits["in_distribution"]
+    split = record.splits["shift/2024"]
     assert split.aligned
     altered = split.model_copy(update={"aligned": split.aligned - 1, "proxy": split.proxy + 1})
     forged = Path(shutil.copytree(cell_folder, tmp_path / "cells" / cell_folder.name))
-    splits = {**record.splits, "in_distribution": altered}
+    splits = {**record.splits, "shift/2024": altered}
     records.write(forged / "record.json", record.model_copy(update={"splits": splits}))
     path = tmp_path / "forged.safetensors"
     export_agent(forged, path)
@@ -96,7 +96,7 @@ def test_other_levels_are_not_compared(agent: Path, goalposts: Run) -> None:
         (("evaluate", "corner", "--agent", "{agent}"), "The agent plays 'fraud', not 'corner'; give that task."),
         (("evaluate", "fraud", "--agent", "{agent}", "--mitigation", "accel"), "was trained with 'none', not with"),
         (("run", "{tmp}/nowhere.toml"), "There is no suite file"),
-        (("run", "{tmp}/text.toml"), "is no TOML"),
+        (("run", "{tmp}/text.toml"), "is not valid TOML"),
         (("run", "{tmp}/colour.toml"), "has a mistake in line 3, colour"),
         (("run", "{tmp}/task.toml", "--dry-run"), "Did you mean 'fraud'?"),
         (("run", "smoke", "--task", "{tmp}/nowhere.py:Mine"), "does not exist"),

@@ -134,6 +134,7 @@ def test_an_unreachable_ray_address_is_refused(tmp_path: Path, goalposts: Run) -
     assert f"Ray address {address!r} cannot be reached" in one_line(result)
 
 
+@pytest.mark.slow
 def test_a_port_that_answers_but_is_no_ray_cluster_is_refused(tmp_path: Path, goalposts: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=lambda: [server.accept() for _ in range(1000)], daemon=True).start()

@@ -103,7 +103,7 @@ def test_what_a_study_chose_takes_the_place_of_the_suite_s_plan(tmp_path: Path) 
     with pytest.raises(RequestError, match="Tuned is 'mine:Mine', which is not among the mitigations"):
         cells(tuned=(read_tuned(file),))
     file.write_text("[]")
-    with pytest.raises(RequestError, match=r"is no 'tuned\.json' of 'goalposts tune'"):
+    with pytest.raises(RequestError, match=r"is not a 'tuned\.json' of 'goalposts tune'"):
         read_tuned(file)
 
 

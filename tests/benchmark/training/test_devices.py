@@ -66,7 +66,7 @@ def test_a_cell_trains_resumes_and_is_evaluated(name: str, device: str, task_id:
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_GPU)])
-@pytest.mark.parametrize("network", ["strided", "patches", "impala"])
+@pytest.mark.parametrize("network", ["strided", "patches", pytest.param("impala", marks=pytest.mark.slow)])
 def test_a_game_is_played_beside_the_update_and_goes_on_from_the_middle_of_it(
     network: str, device: str, tmp_path: Path
 ) -> None:
