@@ -90,6 +90,7 @@ def evaluate(
         CorruptFileError: the level file cannot be read, or holds other levels.
         RequestError: there is no such task or suite, or the policy does not return actions.
     """
+    name = name or _name_of(policy)
     if isinstance(policy, TrainedAgent) and not (suite or levels or episodes or parameters):
         return _as_recorded(policy, task, name)
     if task is None:
@@ -120,11 +121,11 @@ def evaluate(
         read = built.load_levels(Path(levels))
         split = torch.zeros(len(read), dtype=torch.int64)
         prepared = prepared_on(built, EvaluationSet(read, split, (LEVELS,)), plan.suite, salt, plan.gamma)
-    splits = _played(policy, built, plan, prepared, salt, name or _name_of(policy))
-    return _evaluation(built, plan, splits, name or _name_of(policy))
+    splits = _played(policy, built, plan, prepared, salt, name)
+    return _evaluation(built, plan, splits, name)
 
 
-def _as_recorded(agent: TrainedAgent, task: str | None, name: str | None) -> Evaluation:
+def _as_recorded(agent: TrainedAgent, task: str | None, name: str) -> Evaluation:
     """Evaluate an agent as its record was evaluated, and compare the counts."""
     record, plan, salt = agent.record, agent.record.config.evaluation, evaluation_salt()
     if task is not None and load_task(task).cls.id != record.cell.task:
@@ -134,7 +135,7 @@ def _as_recorded(agent: TrainedAgent, task: str | None, name: str | None) -> Eva
     prepared = prepare(agent.task, plan, salt)
     random = action_stream(plan, record.cell.seed, salt, "evaluation")
     splits = prepared.results(play_agent(agent, plan, prepared.levels, random))
-    found = _evaluation(agent.task, plan, splits, name or agent.name)
+    found = _evaluation(agent.task, plan, splits, name)
     return dataclasses.replace(found, equals_record=splits == record.splits if same else None)
 
 

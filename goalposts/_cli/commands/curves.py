@@ -27,6 +27,7 @@ def curves(folder: FolderArgument, as_markdown: MarkdownOption = False, as_json:
         stacked = ([text.replace(" / ", "\n") for text in module.cells_of(curve)] for curve in found)
         print_table(("mitigation", "least\nα", "area\n(fid.)", "area\n(cap.)", *rates), stacked)
         out.print(
-            "At each rate fidelity, and capability below it; * where too few seeds learned the training task. Least α: "
-            "from which on fidelity is .9 and enough seeds learned it. Areas take the rates as evenly spaced."
+            "Each rate shows fidelity, and capability below it. * Too few seeds learned the training task. Least α: "
+            "the lowest rate from which on fidelity is at least .9 and enough seeds learned the task. Areas take the "
+            "rates as evenly spaced."
         )
